@@ -1,0 +1,55 @@
+"""Scores how well captions fit their images with CLIP.
+
+Every pair in comes out exactly once, with a score or a reason:
+
+    from pairscore import score_pairs
+
+    for outcome in score_pairs([("https://example.org/cat.jpg", "a cat")]):
+        print(outcome)
+
+The names below are imported when first used, so that importing `pairscore` (or its CSV reader) costs
+neither torch nor a model.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pairscore.csv_file import score_csv
+    from pairscore.pair import Failure, Outcome, Pair, Reason, Score
+    from pairscore.scorer import Scorer, score_pairs
+    from pairscore.settings import Settings
+
+__all__ = [
+    "Failure",
+    "Outcome",
+    "Pair",
+    "Reason",
+    "Score",
+    "Scorer",
+    "Settings",
+    "__version__",
+    "score_csv",
+    "score_pairs",
+]
+
+_HOME = {
+    "Failure": "pairscore.pair",
+    "Outcome": "pairscore.pair",
+    "Pair": "pairscore.pair",
+    "Reason": "pairscore.pair",
+    "Score": "pairscore.pair",
+    "Scorer": "pairscore.scorer",
+    "Settings": "pairscore.settings",
+    "score_csv": "pairscore.csv_file",
+    "score_pairs": "pairscore.scorer",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module it lives in (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'pairscore' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,97 @@
+"""Settings of the package: read from `PAIRSCORE_*` in the environment, overridden by arguments.
+
+Nested names take two underscores: `PAIRSCORE_FETCH__TIMEOUT=5`, `PAIRSCORE_MODEL=demo`. Nothing reads
+the environment at import; `load_settings` does, where objects are wired.
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pairscore.errors import SettingsError
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+BackendName: TypeAlias = Literal["auto", "torch", "onnx"]
+
+_DEFAULT_MODEL = "openai/clip-vit-base-patch32"
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class FetchSettings(BaseModel):
+    """How images are downloaded. Times are seconds, sizes bytes."""
+
+    model_config = _FROZEN
+
+    concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
+    per_host: int = Field(default=8, ge=1, le=4096, description="transfers in flight per host")
+    timeout: float = Field(default=10.0, gt=0, le=3600, description="deadline of one attempt, whole")
+    connect_timeout: float = Field(default=5.0, gt=0, le=3600)
+    stall_timeout: float = Field(default=5.0, ge=1, le=3600, description="longest silence")
+    attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
+    backoff_base: float = Field(default=0.5, ge=0, le=3600)
+    backoff_cap: float = Field(default=30.0, ge=0, le=3600)
+    retry_after_cap: float = Field(default=60.0, ge=0, le=3600)
+    max_bytes: int = Field(default=20_000_000, ge=1, description="cap of one body")
+    max_redirects: int = Field(default=5, ge=0, le=50)
+    buffer_bytes: int = Field(default=256_000_000, ge=1, description="fetched and not yet decoded")
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(), description="networks (CIDR) that may be asked though they are not public"
+    )
+    proxy: str | None = Field(default=None, description="URL of a proxy; those of the shell are ignored")
+    ca_file: Path | None = Field(default=None, description="CA bundle to trust instead of the usual one")
+    user_agent: str | None = Field(default=None, description="instead of pairscore/VERSION")
+
+
+class ImageSettings(BaseModel):
+    """Caps on what is decoded, checked before decoding, and the number of decoding threads."""
+
+    model_config = _FROZEN
+
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    threads: int = Field(default=0, ge=0, le=256, description="0: one per core, at most 8")
+
+
+class Settings(BaseSettings):
+    """Everything that the scorer can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAIRSCORE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+    )
+
+    model: str = Field(default=_DEFAULT_MODEL, min_length=1, description="hub id, folder, or `demo`")
+    device: Device = "auto"
+    precision: Precision = "auto"
+    backend: BackendName = "auto"
+    batch_size: int = Field(default=0, ge=0, le=4096, description="images a batch; 0: by device")
+    window: int = Field(default=4096, ge=1, le=1_000_000, description="pairs in flight at once")
+    cache_bytes: int = Field(default=256_000_000, ge=0, description="in-process cache of embeddings")
+    cache_dir: Path | None = Field(default=None, description="exported models; default: the user's cache")
+    fetch: FetchSettings = FetchSettings()
+    image: ImageSettings = ImageSettings()
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the environment; `overrides` (nested like the settings) win over it.
+
+    Raises:
+        SettingsError: a value cannot be used; one line, naming the variable or option.
+    """
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    path = "__".join(str(part) for part in item["loc"] if not isinstance(part, int)).upper()
+    return f"setting PAIRSCORE_{path}: {item['msg']} (got {item.get('input')!r})"
