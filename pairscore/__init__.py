@@ -7,8 +7,8 @@ Every pair in comes out exactly once, with a score or a reason:
     for outcome in score_pairs([("https://example.org/cat.jpg", "a cat")]):
         print(outcome)
 
-The names below are imported when first used, so that importing `pairscore` (or its CSV reader) costs
-neither torch nor a model.
+The names below are imported when first used, so that importing `pairscore` (or its CSV reader)
+costs neither torch nor a model.
 """
 
 from importlib import import_module

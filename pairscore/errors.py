@@ -36,7 +36,7 @@ class ModelError(PairscoreError):
     exit_code = 3
 
 
-class EnvironmentFault(PairscoreError):
+class EnvironmentFault(PairscoreError):  # noqa: N818 - EnvironmentError is a builtin
     """This machine lacks something that the chosen settings need."""
 
     exit_code = 3

@@ -37,10 +37,10 @@ class Pair:
 class Score:
     """An outcome with a similarity.
 
-    `similarity` is CLIP's `logits_per_image`, exp(logit_scale) * cosine, where `cosine` in [-1, 1] is
-    that of the image's and the caption's embeddings (Radford et al. 2021, arXiv:2103.00020).
-    `image_sha256` is the hex digest of the bytes that were decoded; `attempts` is how often the URL was
-    asked for them, 0 where they were known already.
+    `similarity` is CLIP's `logits_per_image`, exp(logit_scale) * cosine, where `cosine` in [-1, 1]
+    is that of the image's and the caption's embeddings (Radford et al. 2021, arXiv:2103.00020).
+    `image_sha256` is the hex digest of the bytes that were decoded; `attempts` is how often the URL
+    was asked for them, 0 where they were known already.
     """
 
     similarity: float

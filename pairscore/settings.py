@@ -1,7 +1,7 @@
 """Settings of the package: read from `PAIRSCORE_*` in the environment, overridden by arguments.
 
-Nested names take two underscores: `PAIRSCORE_FETCH__TIMEOUT=5`, `PAIRSCORE_MODEL=demo`. Nothing reads
-the environment at import; `load_settings` does, where objects are wired.
+Nested names take two underscores: `PAIRSCORE_FETCH__TIMEOUT=5`, `PAIRSCORE_MODEL=demo`. Nothing
+reads the environment at import; `load_settings` does, where objects are wired.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,9 @@ class FetchSettings(BaseModel):
 
     concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
     per_host: int = Field(default=8, ge=1, le=4096, description="transfers in flight per host")
-    timeout: float = Field(default=10.0, gt=0, le=3600, description="deadline of one attempt, whole")
+    timeout: float = Field(
+        default=10.0, gt=0, le=3600, description="deadline of one attempt, whole"
+    )
     connect_timeout: float = Field(default=5.0, gt=0, le=3600)
     stall_timeout: float = Field(default=5.0, ge=1, le=3600, description="longest silence")
     attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
@@ -42,8 +44,12 @@ class FetchSettings(BaseModel):
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(), description="networks (CIDR) that may be asked though they are not public"
     )
-    proxy: str | None = Field(default=None, description="URL of a proxy; those of the shell are ignored")
-    ca_file: Path | None = Field(default=None, description="CA bundle to trust instead of the usual one")
+    proxy: str | None = Field(
+        default=None, description="URL of a proxy; those of the shell are ignored"
+    )
+    ca_file: Path | None = Field(
+        default=None, description="CA bundle to trust instead of the usual one"
+    )
     user_agent: str | None = Field(default=None, description="instead of pairscore/VERSION")
 
 
@@ -68,14 +74,20 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    model: str = Field(default=_DEFAULT_MODEL, min_length=1, description="hub id, folder, or `demo`")
+    model: str = Field(
+        default=_DEFAULT_MODEL, min_length=1, description="hub id, folder, or `demo`"
+    )
     device: Device = "auto"
     precision: Precision = "auto"
     backend: BackendName = "auto"
     batch_size: int = Field(default=0, ge=0, le=4096, description="images a batch; 0: by device")
     window: int = Field(default=4096, ge=1, le=1_000_000, description="pairs in flight at once")
-    cache_bytes: int = Field(default=256_000_000, ge=0, description="in-process cache of embeddings")
-    cache_dir: Path | None = Field(default=None, description="exported models; default: the user's cache")
+    cache_bytes: int = Field(
+        default=256_000_000, ge=0, description="in-process cache of embeddings"
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="exported models; default: the user's cache"
+    )
     fetch: FetchSettings = FetchSettings()
     image: ImageSettings = ImageSettings()
 

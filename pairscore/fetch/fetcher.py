@@ -1,0 +1,221 @@
+"""Downloads images: one thread, many transfers; every URL ends in a body or a failure."""
+
+import heapq
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Final, TypeAlias
+
+import certifi
+
+from pairscore import __version__
+from pairscore.errors import SettingsError
+from pairscore.fetch.address import AddressGuard
+from pairscore.fetch.loop import CurlLoop
+from pairscore.fetch.resolver import NameCheck
+from pairscore.fetch.retry import RetryPolicy
+from pairscore.fetch.transfer import Transfer
+from pairscore.fetch.url import Url
+from pairscore.fetch.verdict import judge
+from pairscore.fetch.waiting import HostQueues
+from pairscore.pair import Failure, Reason
+from pairscore.settings import FetchSettings
+
+_IDLE_TURN: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A body of 2xx, decoded from its content encoding, after `attempts` attempts."""
+
+    body: bytes
+    attempts: int
+
+
+FetchResult: TypeAlias = Fetched | Failure
+
+
+@dataclass(slots=True)
+class _Request:
+    url: Url
+    done: Callable[[FetchResult], None]
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """What other threads leave for the fetch thread, which alone takes from it."""
+
+    requests: deque[_Request] = field(default_factory=deque)
+    settled: deque[tuple[_Request, Failure]] = field(default_factory=deque)
+    consumed: deque[int] = field(default_factory=deque)
+
+
+class Fetcher:
+    """Fetches URLs on a thread of its own.
+
+    A request takes a slot (there are `settings.concurrency`) when it starts and keeps it until its
+    body has been `consumed`, so that bodies do not pile up behind a slow consumer. A request that
+    waits for its next attempt takes none. No request starts while bodies of over
+    `settings.buffer_bytes` bytes wait.
+
+    `on_crash` is called from the fetch thread, once, if a defect ends it.
+    """
+
+    def __init__(
+        self,
+        settings: FetchSettings,
+        *,
+        on_crash: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._on_crash = on_crash
+        self._policy = RetryPolicy(
+            attempts=settings.attempts,
+            backoff_base=settings.backoff_base,
+            backoff_cap=settings.backoff_cap,
+            retry_after_cap=settings.retry_after_cap,
+        )
+        self._guard = AddressGuard(settings.allow_networks)
+        self._ca_file = _ca_file(settings)
+        self._agent = settings.user_agent or f"pairscore/{__version__}"
+        self._inbox = _Inbox()
+        self._queues: HostQueues[_Request] = HostQueues(settings.per_host)
+        self._later: list[tuple[float, int, _Request]] = []
+        self._order = count()
+        self._idle: list[Transfer] = []
+        self._running: dict[object, tuple[Transfer, _Request]] = {}
+        self._unconsumed = 0
+        self._buffered = 0
+        self._closing = False
+        self._names = NameCheck()
+        self._loop = CurlLoop(clock, settings.per_host)
+        self._thread = threading.Thread(target=self._run, name="pairscore-fetch", daemon=True)
+        self._thread.start()
+
+    def fetch(self, url: Url, done: Callable[[FetchResult], None]) -> None:
+        """Fetch `url` and call `done` from the fetch thread, where it must neither block nor raise.
+
+        A `Fetched` body must be handed to `consumed` once it is no longer needed.
+        """
+        self._inbox.requests.append(_Request(url, done))
+        self._loop.wake()
+
+    def consumed(self, fetched: Fetched) -> None:
+        """Say from any thread that the body is no longer needed; its slot goes to the next."""
+        self._inbox.consumed.append(len(fetched.body))
+        self._loop.wake()
+
+    def close(self) -> None:
+        """End the thread; requests that have not ended are dropped without a word."""
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.wake()
+        self._names.close()
+        self._thread.join(timeout=10)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._take_in()
+                self._start_runnable()
+                for handle, code, message in self._loop.turn(self._next_due()):
+                    self._end(handle, code, message)
+        # The one place where a defect of this thread is turned into the end of the scorer.
+        except BaseException as error:  # noqa: BLE001
+            self._on_crash(error)
+        finally:
+            for handle, (transfer, _) in self._running.items():
+                self._loop.remove(handle)
+                transfer.close()
+            for transfer in self._idle:
+                transfer.close()
+
+    def _take_in(self) -> None:
+        inbox = self._inbox
+        while inbox.consumed:
+            self._unconsumed -= 1
+            self._buffered -= inbox.consumed.popleft()
+        while inbox.settled:
+            self._retry_or_fail(*inbox.settled.popleft())
+        while inbox.requests:
+            request = inbox.requests.popleft()
+            self._queues.put(request.url.host, request)
+        now = self._clock()
+        while self._later and self._later[0][0] <= now:
+            request = heapq.heappop(self._later)[2]
+            self._queues.put(request.url.host, request)
+
+    def _next_due(self) -> float:
+        if not self._later:
+            return _IDLE_TURN
+        return max(0.0, min(_IDLE_TURN, self._later[0][0] - self._clock()))
+
+    def _start_runnable(self) -> None:
+        while (
+            len(self._running) + self._unconsumed < self._settings.concurrency
+            and self._buffered < self._settings.buffer_bytes
+        ):
+            request = self._queues.take()
+            if request is None:
+                return
+            transfer = self._idle.pop() if self._idle else self._new_transfer()
+            request.attempts += 1
+            transfer.start(request.url.text)
+            self._running[transfer.handle] = (transfer, request)
+            self._loop.add(transfer.handle)
+
+    def _new_transfer(self) -> Transfer:
+        return Transfer(self._settings, self._guard, self._ca_file, self._agent)
+
+    def _end(self, handle: object, code: int, message: str) -> None:
+        transfer, request = self._running.pop(handle)
+        self._loop.remove(handle)
+        self._idle.append(transfer)
+        self._queues.finished(request.url.host)
+        evidence = transfer.evidence()
+        failure = judge(code, message, evidence, self._settings)
+        body = transfer.body()
+        if failure is None:
+            self._unconsumed += 1
+            self._buffered += len(body)
+            request.done(Fetched(body, request.attempts))
+        elif failure.reason is Reason.DNS_ERROR and failure.retryable:
+            self._names.settle(
+                evidence.url, failure, lambda settled: self._settled(request, settled)
+            )
+        else:
+            self._retry_or_fail(request, failure)
+
+    def _settled(self, request: _Request, failure: Failure) -> None:
+        self._inbox.settled.append((request, failure))
+        self._loop.wake()
+
+    def _retry_or_fail(self, request: _Request, failure: Failure) -> None:
+        delay = self._policy.delay(failure, request.attempts, self._jitter())
+        if delay is None:
+            request.done(replace(failure, attempts=request.attempts))
+            return
+        heapq.heappush(self._later, (self._clock() + delay, next(self._order), request))
+
+
+def _ca_file(settings: FetchSettings) -> str:
+    if settings.ca_file is None:
+        return certifi.where()
+    if not settings.ca_file.is_file():
+        raise SettingsError(
+            f"setting PAIRSCORE_FETCH__CA_FILE: {settings.ca_file} is no file; "
+            "name a bundle of PEM certificates"
+        )
+    return str(settings.ca_file)

@@ -1,0 +1,45 @@
+"""Tells a name that does not exist from a resolver that could not say, which libcurl does not."""
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from pairscore.pair import Failure
+
+# RFC 6761 section 6.4: nothing under it ever resolves.
+_NEVER = ".invalid"
+_ABSENT = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+class NameCheck:
+    """Asks the system's resolver again about names that failed, off the fetch thread."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pairscore-dns")
+
+    def settle(self, url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
+        """Call `done` from another thread with `failure`, permanent if there is no such name."""
+        self._pool.submit(self._settle, urlsplit(url).hostname or "", failure, done)
+
+    def close(self) -> None:
+        """Give up what has not begun; a lookup that hangs is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _settle(host: str, failure: Failure, done: Callable[[Failure], None]) -> None:
+        done(replace(failure, retryable=not does_not_exist(host)))
+
+
+def does_not_exist(host: str) -> bool:
+    """Whether the system's resolver says that `host` has no address (NXDOMAIN or no data)."""
+    if host.rstrip(".").endswith(_NEVER):
+        return True
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return error.errno in _ABSENT
+    except UnicodeError:
+        return True
+    return False

@@ -1,0 +1,147 @@
+"""One GET: a libcurl easy handle, configured once and reused, and what became of it."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import pycurl
+
+from pairscore.fetch.address import AddressGuard
+from pairscore.fetch.verdict import Evidence
+from pairscore.settings import FetchSettings
+
+_PROTOCOLS: Final = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
+# An error page is not wanted; reading a small one keeps the connection for the next request.
+_UNWANTED_BYTES: Final = 65_536
+_RECEIVE_BUFFER: Final = 262_144
+
+
+class _Address(Protocol):
+    """The part of pycurl's CurlSockAddr that is used."""
+
+    family: int
+    socktype: int
+    protocol: int
+    addr: tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What the callbacks note down during one GET."""
+
+    chunks: list[bytes] = field(default_factory=list)
+    received: int = 0
+    status: int = 0
+    over_cap: bool = False
+    refused: list[str] = field(default_factory=list)
+    opened: int = 0
+
+
+class Transfer:
+    """A reusable GET. Only the thread that owns the multi handle may touch it."""
+
+    def __init__(
+        self, settings: FetchSettings, guard: AddressGuard, ca_file: str, agent: str
+    ) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._attempt = _Attempt()
+        self.handle: Any = pycurl.Curl()
+        self._configure(ca_file, agent)
+
+    def start(self, url: str) -> None:
+        """Point the handle at `url`; adding it to a multi handle begins the attempt."""
+        self._attempt = _Attempt()
+        self.handle.setopt(pycurl.URL, url)
+
+    def body(self) -> bytes:
+        """The body received, decoded; may be taken once."""
+        chunks, self._attempt.chunks = self._attempt.chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def evidence(self) -> Evidence:
+        """What is known about an attempt that has ended."""
+        info, attempt = self.handle.getinfo, self._attempt
+        return Evidence(
+            status=info(pycurl.RESPONSE_CODE),
+            received=attempt.received,
+            over_cap=attempt.over_cap,
+            refused=tuple(attempt.refused),
+            opened=attempt.opened,
+            request_sent=info(pycurl.REQUEST_SIZE) > 0,
+            resolved=info(pycurl.NAMELOOKUP_TIME) > 0,
+            retry_after=info(pycurl.RETRY_AFTER) or None,
+            url=info(pycurl.EFFECTIVE_URL),
+        )
+
+    def close(self) -> None:
+        """Free the handle."""
+        self.handle.close()
+
+    def _configure(self, ca_file: str, agent: str) -> None:
+        settings = self._settings
+        options: Sequence[tuple[int, object]] = (
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.PROTOCOLS, _PROTOCOLS),
+            (pycurl.REDIR_PROTOCOLS, _PROTOCOLS),
+            (pycurl.FOLLOWLOCATION, 1),
+            (pycurl.MAXREDIRS, settings.max_redirects),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
+            (pycurl.TIMEOUT_MS, _milliseconds(settings.timeout)),
+            (
+                pycurl.CONNECTTIMEOUT_MS,
+                _milliseconds(min(settings.connect_timeout, settings.timeout)),
+            ),
+            (pycurl.LOW_SPEED_LIMIT, 1),
+            (pycurl.LOW_SPEED_TIME, max(1, round(settings.stall_timeout))),
+            (pycurl.MAXFILESIZE_LARGE, settings.max_bytes),
+            (pycurl.BUFFERSIZE, _RECEIVE_BUFFER),
+            # Images are compressed already. A server that encodes all the same is decoded by
+            # libcurl, so that the cap counts what comes out.
+            (pycurl.ACCEPT_ENCODING, "identity"),
+            (pycurl.HTTPHEADER, ["Accept: image/*, */*;q=0.5"]),
+            (pycurl.USERAGENT, agent),
+            (pycurl.CAINFO, ca_file),
+            # An empty string, unlike an unset option, also ignores the proxies of the environment.
+            (pycurl.PROXY, settings.proxy or ""),
+            (pycurl.WRITEFUNCTION, self._write),
+            (pycurl.HEADERFUNCTION, self._note_header),
+        )
+        for option, value in options:
+            self.handle.setopt(option, value)
+        if settings.proxy is None:
+            self.handle.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+
+    def _write(self, data: bytes) -> int | None:
+        attempt = self._attempt
+        attempt.received += len(data)
+        if not 200 <= attempt.status < 300:
+            return None if attempt.received <= _UNWANTED_BYTES else 0
+        if attempt.received > self._settings.max_bytes:
+            attempt.over_cap = True
+            attempt.chunks.clear()
+            return 0
+        attempt.chunks.append(data)
+        return None
+
+    def _note_header(self, line: bytes) -> None:
+        # getinfo() may not be called from a callback, and what to do with a body depends on its
+        # status.
+        if line.startswith(b"HTTP/"):
+            status = line.split(maxsplit=2)[1:2]
+            self._attempt.status = int(status[0]) if status and status[0].isdigit() else 0
+
+    def _open_socket(self, _purpose: int, address: _Address) -> socket.socket | int:
+        # libcurl calls this with each address that it is about to connect to, after resolving and
+        # after every redirect: a check here cannot be raced by DNS.
+        ip = address.addr[0] if address.family in (socket.AF_INET, socket.AF_INET6) else ""
+        if not ip or not self._guard.permits(ip):
+            self._attempt.refused.append(ip)
+            return int(pycurl.SOCKET_BAD)
+        self._attempt.opened += 1
+        return socket.socket(address.family, address.socktype, address.protocol)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,106 @@
+"""What the end of an attempt means: nothing wrong, or a reason.
+
+Pure: libcurl's error codes (https://curl.se/libcurl/c/libcurl-errors.html) and HTTP's status codes
+(RFC 9110) in, the reasons of the closed list out.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pairscore.pair import Failure, Reason
+from pairscore.settings import FetchSettings
+
+_UNSUPPORTED_PROTOCOL, _MALFORMED_URL = 1, 3
+_RESOLVE_PROXY, _RESOLVE_HOST, _COULDNT_CONNECT = 5, 6, 7
+_PARTIAL_FILE, _WRITE_ERROR, _TIMED_OUT = 18, 23, 28
+_TOO_MANY_REDIRECTS, _FILESIZE_EXCEEDED, _TOO_LARGE_HEADERS = 47, 63, 100
+# Certificates, ciphers, handshakes; the codes of key and CA files of our own are not among them.
+_TLS: Final = frozenset({35, 51, 58, 59, 60, 64, 80, 83, 90, 91, 98})
+# Weird replies, HTTP/2 and HTTP/3 framing, nothing received, send and receive errors, bad
+# encodings.
+_BROKEN: Final = frozenset({8, 16, 52, 55, 56, 61, 88, 92, 95, 96})
+_RETRIED_STATUS: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known about an attempt that has ended; sizes are bytes, times seconds.
+
+    `refused` are the addresses that the guard did not permit and `opened` counts those it did;
+    `url` is the one that was asked last, after redirects.
+    """
+
+    status: int
+    received: int
+    over_cap: bool
+    refused: tuple[str, ...]
+    opened: int
+    request_sent: bool
+    resolved: bool
+    retry_after: float | None
+    url: str
+
+
+def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:
+    """The failure that libcurl's `code` (0: none) and the evidence amount to; None for a good body.
+
+    A name that did not resolve is reported as temporary; only asking the resolver can tell.
+    """
+    unwanted_body = code in (_WRITE_ERROR, _FILESIZE_EXCEEDED) and not evidence.over_cap
+    if code == 0 or (unwanted_body and not 200 <= evidence.status < 300):
+        return _judge_status(evidence)
+    if evidence.over_cap or code == _FILESIZE_EXCEEDED:
+        return Failure(Reason.TOO_LARGE, f"over {settings.max_bytes:,} bytes")
+    if code == _TIMED_OUT:
+        return _judge_timeout(message, evidence, settings)
+    if code == _COULDNT_CONNECT and evidence.refused and not evidence.opened:
+        return Failure(Reason.BLOCKED_ADDRESS, _blocked(evidence.refused))
+    return _judge_code(code, message, evidence, settings)
+
+
+def _judge_status(evidence: Evidence) -> Failure | None:
+    status = evidence.status
+    if 200 <= status < 300:
+        return None
+    return Failure(
+        Reason.HTTP_ERROR,
+        str(status),
+        retryable=status in _RETRIED_STATUS or status >= 500,
+        retry_after=evidence.retry_after,
+    )
+
+
+def _judge_timeout(message: str, evidence: Evidence, settings: FetchSettings) -> Failure:
+    if evidence.request_sent:
+        stalled = "too slow" in message
+        limit = settings.stall_timeout if stalled else settings.timeout
+        what = "no data for" if stalled else "not done within"
+        detail = f"{what} {limit:g} s, {evidence.received:,} bytes received"
+        return Failure(Reason.TIMEOUT, detail, retryable=True)
+    limit = min(settings.connect_timeout, settings.timeout)
+    if evidence.resolved:
+        return Failure(Reason.CONNECT_ERROR, f"no connection within {limit:g} s", retryable=True)
+    return Failure(Reason.DNS_ERROR, f"no answer within {limit:g} s", retryable=True)
+
+
+def _judge_code(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure:
+    line = " ".join(message.split())
+    if code in (_UNSUPPORTED_PROTOCOL, _MALFORMED_URL):
+        return Failure(Reason.INVALID_URL, line)
+    if code in (_RESOLVE_PROXY, _RESOLVE_HOST):
+        return Failure(Reason.DNS_ERROR, line, retryable=True)
+    if code in _TLS:
+        return Failure(Reason.TLS_ERROR, line)
+    if code == _TOO_MANY_REDIRECTS:
+        return Failure(Reason.TOO_MANY_REDIRECTS, f"more than {settings.max_redirects}")
+    if code == _TOO_LARGE_HEADERS:
+        return Failure(Reason.TOO_LARGE, line)
+    if code == _PARTIAL_FILE:
+        line = f"closed after {evidence.received:,} bytes, before the end"
+    if code in _BROKEN or code in (_COULDNT_CONNECT, _PARTIAL_FILE):
+        return Failure(Reason.CONNECT_ERROR, line, retryable=True)
+    return Failure(Reason.INTERNAL, f"libcurl {code}: {line}", retryable=True)
+
+
+def _blocked(addresses: tuple[str, ...]) -> str:
+    return f"{', '.join(dict.fromkeys(addresses))} is not public"
