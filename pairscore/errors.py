@@ -36,7 +36,7 @@ class ModelError(PairscoreError):
     exit_code = 3
 
 
-class EnvironmentFault(PairscoreError):  # noqa: N818 - EnvironmentError is a builtin
+class EnvironmentFault(PairscoreError):
     """This machine lacks something that the chosen settings need."""
 
     exit_code = 3

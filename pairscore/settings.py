@@ -83,8 +83,9 @@ class Settings(BaseSettings):
     batch_size: int = Field(default=0, ge=0, le=4096, description="images a batch; 0: by device")
     window: int = Field(default=4096, ge=1, le=1_000_000, description="pairs in flight at once")
     cache_bytes: int = Field(
-        default=256_000_000, ge=0, description="in-process cache of embeddings"
+        default=128_000_000, ge=0, description="in-process cache of embeddings and failures"
     )
+    cache_seconds: float = Field(default=3600.0, ge=0, description="how long it believes itself")
     cache_dir: Path | None = Field(
         default=None, description="exported models; default: the user's cache"
     )

@@ -1,0 +1,112 @@
+"""The decode stage: threads that turn bodies into pixels, each image once."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Final, Protocol
+
+from pairscore.fetch import Fetched
+from pairscore.pair import Failure, Reason
+from pairscore.scorer.work import ContentWork, Encoded, InFlight, Pixels, UrlWork
+
+_log = logging.getLogger("pairscore.scorer")
+_PATIENCE: Final = 0.5
+
+
+class PixelDecoder(Protocol):
+    """Turns an image file into the pixels that the model takes."""
+
+    def configure_thread(self) -> None:
+        """Prepare the calling thread, once, before its first image."""
+
+    def __call__(self, body: bytes) -> Pixels | Failure:
+        """The uint8 [3, height, width] pixels of an image file, or why there are none."""
+
+
+class DecodeStage:
+    """`threads` threads between the fetcher and the encode stage.
+
+    `slots` bounds the images that are decoded and not yet encoded: a thread waits for one before it
+    hands an image on. A defect in one image is that image's `internal` failure, logged with its
+    traceback; a defect outside is handed to `on_crash`.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        decoder: PixelDecoder,
+        in_flight: InFlight,
+        slots: threading.Semaphore,
+        consumed: Callable[[Fetched], None],
+        hand_on: Callable[[ContentWork | Encoded], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._decoder = decoder
+        self._in_flight = in_flight
+        self._slots = slots
+        self._consumed = consumed
+        self._hand_on = hand_on
+        self._on_crash = on_crash
+        self._stopping = False
+        # As long as the fetcher has slots: a body keeps its own until it is consumed.
+        self._queue: SimpleQueue[tuple[UrlWork, Fetched] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"pairscore-decode-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, work: UrlWork, fetched: Fetched) -> None:
+        """Take a body; never waits."""
+        self._queue.put((work, fetched))
+
+    def close(self) -> None:
+        """End the threads; what has not been decoded is dropped."""
+        self._stopping = True
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            self._decoder.configure_thread()
+            while not self._stopping and (item := self._queue.get()) is not None:
+                self._take(*item)
+        # The one place where a defect of this thread is turned into the end of the scorer.
+        except BaseException as error:  # noqa: BLE001
+            self._on_crash(error)
+
+    def _take(self, work: UrlWork, fetched: Fetched) -> None:
+        work.attempts = fetched.attempts
+        sha256 = hashlib.sha256(fetched.body).hexdigest()
+        content = self._in_flight.fetched(work, sha256)
+        if not isinstance(content, ContentWork):
+            self._consumed(fetched)
+            if content is not None:
+                self._hand_on(content)
+            return
+        pixels = self._decode(fetched.body, work)
+        self._consumed(fetched)
+        if isinstance(pixels, Failure):
+            failure = replace(pixels, image_sha256=sha256)
+            self._in_flight.settle(self._in_flight.failed(content, failure))
+            return
+        content.pixels = pixels
+        while not self._slots.acquire(timeout=_PATIENCE):
+            if self._stopping:
+                return
+        self._hand_on(content)
+
+    def _decode(self, body: bytes, work: UrlWork) -> Pixels | Failure:
+        try:
+            return self._decoder(body)
+        # The promise is a reason for every row, for those that find a defect too.
+        except Exception as error:  # noqa: BLE001
+            _log.exception("decoding %s failed with a defect", work.url.text)
+            return Failure(Reason.INTERNAL, f"decoding: {type(error).__name__}", retryable=True)

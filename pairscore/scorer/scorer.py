@@ -1,0 +1,207 @@
+"""`Scorer`: the stages, joined; `score_pairs`: the same for whoever has an iterable."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import pairscore.clip as clip
+from pairscore.fetch import Fetched, Fetcher, FetchResult, parse_url
+from pairscore.image import Preprocessor, configure_thread, decode
+from pairscore.pair import Failure, Outcome, Pair, Reason
+from pairscore.scorer.decode import DecodeStage
+from pairscore.scorer.encode import EncodeStage
+from pairscore.scorer.work import Encoded, InFlight, Pixels, Row, UrlWork
+from pairscore.settings import Settings, load_settings
+
+
+class ScorerCrashed(RuntimeError):
+    """A stage of the scorer ended with a defect (the cause); nothing more can be scored with it."""
+
+
+class ScorerClosed(RuntimeError):
+    """The scorer was closed before the pair had an outcome."""
+
+
+class Scorer:
+    """Scores pairs: fetch -> decode -> encode, each stage on threads of its own.
+
+    `submit` may be called from any thread, and never waits: who submits bounds how many pairs are
+    in flight. Memory is bounded by that and by `settings`, not by how many pairs there are. A row's
+    failure is its outcome; a defect in a stage is raised by every future, as `ScorerCrashed`.
+
+    The same pair gets the same similarity within 1e-3 at fp32 whatever else is in flight.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, model: clip.ClipModel | None = None
+    ) -> None:
+        """Load the model, unless one is given, and start the threads.
+
+        Raises:
+            ModelError: the model cannot be had or used.
+            SettingsError: settings that contradict each other or this machine.
+        """
+        self._settings = settings or load_settings()
+        self._model = model or clip.load_model(self._settings)
+        self._stopped: BaseException | None = None
+        self._closing = threading.Lock()
+        self._in_flight = InFlight(
+            self._settings.cache_bytes, self._settings.cache_seconds, time.monotonic
+        )
+        batch_size = self._settings.batch_size or self._model.batch_size
+        threads = self._settings.image.threads or min(8, _cores())
+        slots = threading.Semaphore(2 * batch_size)
+        self._encode = EncodeStage(
+            model=self._model,
+            batch_size=batch_size,
+            in_flight=self._in_flight,
+            slots=slots,
+            on_crash=self._crash,
+        )
+        self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
+        self._decode = DecodeStage(
+            threads,
+            decoder=_Decoder(self._settings, self._model),
+            in_flight=self._in_flight,
+            slots=slots,
+            consumed=self._fetcher.consumed,
+            hand_on=self._encode.put,
+            on_crash=self._crash,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What the numbers depend on: weights, preprocessing, backend and precision."""
+        return self._model.fingerprint
+
+    @property
+    def model(self) -> clip.ClipModel:
+        """The model in use."""
+        return self._model
+
+    def submit(self, pair: Pair) -> Future[Outcome]:
+        """Begin to score a pair; the future's callbacks run in a stage's thread and must be quick.
+
+        Raises:
+            ScorerClosed, ScorerCrashed: it is no longer running.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        future: Future[Outcome] = Future()
+        # Work is shared between rows, so that one row's future cannot cancel it.
+        future.set_running_or_notify_cancel()
+        url = parse_url(pair.url)
+        if isinstance(url, Failure):
+            future.set_result(url)
+        elif not pair.caption.strip():
+            future.set_result(Failure(Reason.EMPTY_CAPTION))
+        else:
+            row = Row(pair.caption, future)
+            self._begin(row, self._in_flight.admit(url, row))
+        return future
+
+    def score_pairs(
+        self, pairs: Iterable[Pair | tuple[str, str]], *, window: int | None = None
+    ) -> Iterator[Outcome]:
+        """Outcomes in the order of `pairs` ((url, caption)), which is read `window` pairs ahead.
+
+        Raises:
+            ScorerClosed, ScorerCrashed: it ended before the last pair; and whatever `pairs` raises.
+        """
+        limit = window or self._settings.window
+        pending: deque[Future[Outcome]] = deque()
+        for pair in pairs:
+            pending.append(self.submit(pair if isinstance(pair, Pair) else Pair(*pair)))
+            while pending and (len(pending) >= limit or pending[0].done()):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def close(self) -> None:
+        """End the threads; pairs without an outcome raise `ScorerClosed`."""
+        with self._closing:
+            if self._stopped is None:
+                self._stopped = ScorerClosed("the scorer is closed")
+            self._fetcher.close()
+            self._decode.close()
+            self._encode.close()
+            self._in_flight.abandon(self._stopped)
+
+    def __enter__(self) -> Self:
+        """Use it until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _begin(self, row: Row, admitted: UrlWork | Encoded | Failure | None) -> None:
+        if isinstance(admitted, UrlWork):
+            work = admitted
+            self._fetcher.fetch(work.url, lambda result: self._fetched(work, result))
+        elif isinstance(admitted, Encoded):
+            self._encode.put(admitted)
+        elif isinstance(admitted, Failure):
+            self._in_flight.settle([(row, admitted)])
+        # A stage that died after the check in `submit` has abandoned the rows of that moment only.
+        if self._stopped is not None:
+            self._in_flight.abandon(self._stopped)
+
+    def _fetched(self, work: UrlWork, result: FetchResult) -> None:
+        if isinstance(result, Fetched):
+            self._decode.put(work, result)
+            return
+        work.attempts = result.attempts
+        self._in_flight.settle(self._in_flight.failed(work, result))
+
+    def _crash(self, error: BaseException) -> None:
+        crashed = ScorerCrashed(f"a stage of the scorer ended: {error!r}")
+        crashed.__cause__ = error
+        self._stopped = self._stopped or crashed
+        self._in_flight.abandon(self._stopped)
+
+
+class _Decoder:
+    """Image files to the pixels that one model takes."""
+
+    def __init__(self, settings: Settings, model: clip.ClipModel) -> None:
+        self._max_pixels = settings.image.max_pixels
+        preprocessing = model.preprocessing
+        self._preprocess = Preprocessor(preprocessing.resize, preprocessing.crop)
+
+    def configure_thread(self) -> None:
+        configure_thread()
+
+    def __call__(self, body: bytes) -> Pixels | Failure:
+        image = decode(body, max_pixels=self._max_pixels)
+        return image if isinstance(image, Failure) else self._preprocess(image)
+
+
+def score_pairs(
+    pairs: Iterable[Pair | tuple[str, str]], settings: Settings | None = None
+) -> Iterator[Outcome]:
+    """Outcomes of (url, caption) pairs, in order, with a scorer of its own.
+
+    `settings` default to the environment's (`PAIRSCORE_*`). At most `settings.window` pairs are in
+    flight; to score several iterables with one model, use a `Scorer`.
+
+    Raises:
+        ModelError: the model cannot be had or used.
+        SettingsError: a setting cannot be used.
+    """
+    with Scorer(settings) as scorer:
+        yield from scorer.score_pairs(pairs)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
