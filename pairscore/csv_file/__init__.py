@@ -1,0 +1,23 @@
+"""CSV in, CSV out: `prepare` checks and writes nothing, `run` scores, `score_csv` does both.
+
+Every row in comes out exactly once, with a similarity or an error, its cells byte for byte as they
+were. Importing this costs neither torch nor a model.
+"""
+
+from pairscore.csv_file.columns import Column
+from pairscore.csv_file.ordered import ScorePairs
+from pairscore.csv_file.plan import Plan, default_output, prepare
+from pairscore.csv_file.run import Progress, Summary, run
+from pairscore.csv_file.score import score_csv
+
+__all__ = [
+    "Column",
+    "Plan",
+    "Progress",
+    "ScorePairs",
+    "Summary",
+    "default_output",
+    "prepare",
+    "run",
+    "score_csv",
+]
