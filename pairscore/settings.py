@@ -4,13 +4,14 @@ Nested names take two underscores: `PAIRSCORE_FETCH__TIMEOUT=5`, `PAIRSCORE_MODE
 reads the environment at import; `load_settings` does, where objects are wired.
 """
 
-from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from pairscore.errors import SettingsError
 
@@ -20,6 +21,20 @@ BackendName: TypeAlias = Literal["auto", "torch", "onnx"]
 
 _DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+def _networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise ValueError("must be networks such as 10.0.0.0/8, with commas between them")
+    return tuple(_network(str(item).strip()) for item in items if str(item).strip())
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; a network looks like 10.0.0.0/8 or fd00::/8") from None
 
 
 class FetchSettings(BaseModel):
@@ -41,9 +56,9 @@ class FetchSettings(BaseModel):
     max_bytes: int = Field(default=20_000_000, ge=1, description="cap of one body")
     max_redirects: int = Field(default=5, ge=0, le=50)
     buffer_bytes: int = Field(default=256_000_000, ge=1, description="fetched and not yet decoded")
-    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        default=(), description="networks (CIDR) that may be asked though they are not public"
-    )
+    allow_networks: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = Field(default=(), description="networks that may be asked though they are not public")
     proxy: str | None = Field(
         default=None, description="URL of a proxy; those of the shell are ignored"
     )
@@ -93,18 +108,29 @@ class Settings(BaseSettings):
     image: ImageSettings = ImageSettings()
 
 
-def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    option_names: Mapping[tuple[str, ...], str] | None = None,
+) -> Settings:
     """Read the environment; `overrides` (nested like the settings) win over it.
+
+    `option_names` says which option of a command a setting was given by, for complaints to name it:
+    `{("fetch", "timeout"): "--timeout"}`.
 
     Raises:
         SettingsError: a value cannot be used; one line, naming the variable or option.
     """
     try:
         return Settings(**(overrides or {}))
+    except SourceError as error:
+        raise SettingsError(f"the environment: {error}") from None
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(item) for item in error.errors())) from None
+        names = option_names or {}
+        raise SettingsError("; ".join(_explain(item, names) for item in error.errors())) from None
 
 
-def _explain(item: Mapping[str, Any]) -> str:
-    path = "__".join(str(part) for part in item["loc"] if not isinstance(part, int)).upper()
-    return f"setting PAIRSCORE_{path}: {item['msg']} (got {item.get('input')!r})"
+def _explain(item: Mapping[str, Any], option_names: Mapping[tuple[str, ...], str]) -> str:
+    path = tuple(str(part) for part in item["loc"])
+    name = option_names.get(path) or f"setting PAIRSCORE_{'__'.join(path).upper()}"
+    return f"{name}: {item['msg'].removeprefix('Value error, ')} (got {item.get('input')!r})"

@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo score test check format bench lock docs wheel clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## Make .venv and install what everything needs (done by the others if it has not been)
+
+$(READY): pyproject.toml constraints.txt scripts/setup
+	@bash scripts/setup $(VENV)
+
+demo: $(READY) ## Make a data set of 300 rows, serve it, score it, show what came out
+	@$(BIN)/pairscore demo demo-data --score
+
+score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model demo"]
+	@test -n "$(CSV)" || { echo 'make score: say which file: make score CSV=challenge_set.csv' >&2; exit 2; }
+	@$(BIN)/pairscore score "$(CSV)" $(ARGS)
+
+test: $(READY) ## Run all tests, with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+check: $(READY) ## Format, lint, types, layers, drift of the documentation
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python scripts/docs.py --check
+
+format: $(READY) ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## Measure speed and memory (about 15 minutes; no network)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(READY) ## Write the reference from the code
+	@$(BIN)/python scripts/docs.py
+
+lock: $(READY) ## Resolve constraints.txt anew
+	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --upgrade \
+	  --quiet --output-file constraints.txt
+
+wheel: $(READY) ## Build the wheel, install it into an empty environment, run the demo there
+	@bash scripts/try-wheel $(VENV)
+
+clean: ## Remove .venv and everything that was made
+	@rm -rf $(VENV) build dist demo-data .bench .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,262 @@
+"""The commands and their options; every option that is a setting is checked by the settings."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final, NoReturn
+
+import click
+import typer
+
+from pairscore import __version__
+from pairscore.errors import PairscoreError
+from pairscore.settings import BackendName, Device, Precision, Settings, load_settings
+
+EXIT_DEFECT: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+_EXIT_CODES = """
+Exit codes: 0 all rows written (rows that failed included); 2 bad input or settings; 3 the model or
+this machine; 130 interrupted; 1 a defect in pairscore.
+"""
+
+# Where each option's value goes in the settings; the names are what a complaint shows.
+_SETTINGS: Final = {
+    "--model": ("model",),
+    "--device": ("device",),
+    "--precision": ("precision",),
+    "--backend": ("backend",),
+    "--batch-size": ("batch_size",),
+    "--concurrency": ("fetch", "concurrency"),
+    "--timeout": ("fetch", "timeout"),
+    "--attempts": ("fetch", "attempts"),
+    "--allow-net": ("fetch", "allow_networks"),
+}
+
+app = typer.Typer(
+    name="pairscore",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=" ".join(_EXIT_CODES.split()),
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Hugging Face CLIP id, local folder, or `demo`.", show_default=False),
+]
+DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where the model runs.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="What it computes in.")
+]
+BackendOption = Annotated[BackendName | None, typer.Option("--backend", help="What runs it.")]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"pairscore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show and exit."),
+    ] = False,
+) -> None:
+    """Scores how well captions fit their images: every row gets a score or a reason."""
+
+
+@app.command()
+def score(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="CSV with a header; UTF-8; plain or .gz.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Result; by default next to INPUT: challenge_set.csv -> challenge_scored.csv.",
+        ),
+    ] = None,
+    url_column: Annotated[
+        str | None, typer.Option("--url-column", help="Column of image URLs; else guessed.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option("--caption-column", help="Column of captions; else guessed.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option("--delimiter", help="One character; else sniffed.")
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    backend: BackendOption = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images a batch; 0: by device.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Downloads at once.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds one download may take, in all.")
+    ] = None,
+    attempts: Annotated[
+        int | None, typer.Option("--attempts", help="How often a URL is asked, in all.")
+    ] = None,
+    allow_net: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-net",
+            metavar="CIDR",
+            help="Network that may be asked though it is not public; repeatable.",
+        ),
+    ] = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Add cosine, caption_truncated, image_sha256, attempts."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run from its .partial file.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output or result columns there are.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object.")
+    ] = False,
+) -> None:
+    """Score a CSV of image URLs and captions.
+
+    Writes the same rows in the same order, with `similarity` (CLIP's logits_per_image) and `error`.
+    """
+    # Imported here, as in the other commands, so that `--help` does not wait for what is not needed.
+    from pairscore.cli.score import run_score
+    from pairscore.csv_file import prepare
+
+    settings = _settings(
+        {
+            "--model": model,
+            "--device": device,
+            "--precision": precision,
+            "--backend": backend,
+            "--batch-size": batch_size,
+            "--concurrency": concurrency,
+            "--timeout": timeout,
+            "--attempts": attempts,
+            "--allow-net": allow_net or None,
+        }
+    )
+    plan = prepare(
+        source,
+        output,
+        url_column=url_column,
+        caption_column=caption_column,
+        delimiter=delimiter,
+        details=details,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    run_score(plan, settings, as_json=as_json)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the data set goes.")] = Path(
+        "demo-data"
+    ),
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the data set.")] = 300,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other scenes.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8765,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the data set on loopback until Ctrl-C.")
+    ] = False,
+    then_score: Annotated[
+        bool, typer.Option("--score", help="Serve it, score it, and show what came out.")
+    ] = False,
+) -> None:
+    """Make a synthetic data set: coloured shapes, dead links, broken images, odd cells."""
+    from pairscore.cli.demo import run_demo
+
+    run_demo(folder, rows=rows, seed=seed, port=port, serve=serve, then_score=then_score)
+
+
+@app.command()
+def doctor(
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    backend: BackendOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show versions, devices and the model cache, and what would be used and why."""
+    from pairscore.cli.doctor import run_doctor
+
+    given = {
+        "--model": model,
+        "--device": device,
+        "--precision": precision,
+        "--backend": backend,
+    }
+    run_doctor(_settings(given), as_json=as_json)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    overrides: dict[str, Any] = {}
+    for option, value in given.items():
+        if value is None:
+            continue
+        *groups, name = _SETTINGS[option]
+        target = overrides
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[name] = value
+    named = {_SETTINGS[option]: option for option, value in given.items() if value is not None}
+    return load_settings(overrides, option_names=named)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (those of the process by default) and give its exit code."""
+    # A supervisor's SIGTERM ends a run as Ctrl-C does: with what is done kept for --resume.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = typer.main.get_command(app).main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="pairscore",
+            standalone_mode=False,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        return EXIT_USAGE
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "pairscore"
+        return _complain(f"{error.format_message()} (see {command} --help)", EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except PairscoreError as error:
+        return _complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever reads our output has gone; there is nobody to tell.
+        return EXIT_DEFECT
+    # The one place where a defect of the main thread is turned into the end of the process.
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return _complain("this is a defect in pairscore; please report it", EXIT_DEFECT)
+    return result if isinstance(result, int) else 0
+
+
+def _complain(line: str, exit_code: int) -> int:
+    sys.stderr.write(f"pairscore: {line}\n")
+    return exit_code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
