@@ -1,0 +1,64 @@
+"""Sizes read from headers, for the formats whose decoder allocates as soon as it is made."""
+
+from pairscore.image.format import Format
+
+Size = tuple[int, int]
+
+
+def declared_size(data: bytes, kind: Format) -> Size | None:
+    """Read the (width, height) that a GIF's or WebP's decoder would allocate when it is made.
+
+    None for every other format, whose size Pillow reads without allocating, and for headers that
+    are damaged, which the decoders refuse.
+    """
+    if kind is Format.GIF:
+        return _gif(data)
+    if kind is Format.WEBP:
+        return _webp(data)
+    return None
+
+
+def _gif(data: bytes) -> Size | None:
+    """Read the screen, grown to hold the first frame as Pillow grows it (GIF89a, 18-20)."""
+    if len(data) < 13:
+        return None
+    width, height = _u16(data, 6), _u16(data, 8)
+    position = 13 + _table_bytes(data[10])
+    while position < len(data):
+        block = data[position]
+        if block == 0x2C and position + 9 <= len(data):
+            right = _u16(data, position + 1) + _u16(data, position + 5)
+            bottom = _u16(data, position + 3) + _u16(data, position + 7)
+            return max(width, right), max(height, bottom)
+        if block == 0x3B:
+            break
+        # An extension is its mark, its label and length-prefixed parts up to an empty one.
+        position = _after_parts(data, position + 2) if block == 0x21 else position + 1
+    return width, height
+
+
+def _webp(data: bytes) -> Size | None:
+    """Read the canvas (RFC 9649, sections 2.5-2.7)."""
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 " and len(data) >= 30:
+        return _u16(data, 26) & 0x3FFF, _u16(data, 28) & 0x3FFF
+    return None
+
+
+def _table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _after_parts(data: bytes, position: int) -> int:
+    while position < len(data) and data[position]:
+        position += 1 + data[position]
+    return position + 1
+
+
+def _u16(data: bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + 2], "little")
