@@ -107,6 +107,7 @@ class Output:
         place = self._beside(".lock")
         lock = FileLock(place)
         try:
+            place.touch()  # FileLock takes a folder that refuses new files for another run's lock
             lock.acquire(blocking=False)
         except Timeout:
             raise InputError(

@@ -51,11 +51,11 @@ def test_a_column_that_is_given_for_one_is_not_guessed_for_the_other():
 @pytest.mark.parametrize(
     ("header", "given", "message"),
     [
-        (["a", "b"], {}, "no column has a usual name for image URLs; the columns are 'a', 'b'; "
-                         "choose one with --url-column"),
+        (["a", "b"], {}, ("no column has a usual name for image URLs; the columns are 'a', 'b'; "
+                         "choose one with --url-column")),
         (["url", "b"], {}, "no column has a usual name for captions; .*--caption-column"),
-        (["url", "caption"], {"url": "pic"}, "there is no column 'pic'; .*'url', 'caption'; "
-                                             "choose that of the image URLs with --url-column"),
+        (["url", "caption"], {"url": "pic"}, ("there is no column 'pic'; .*'url', 'caption'; "
+                                             "choose that of the image URLs with --url-column")),
         (["url", "caption"], {"caption": "x"}, "there is no column 'x'; .*--caption-column"),
         (["url", "url", "caption"], {}, "'url' and 'url' cannot be told apart; rename"),
         (["Url", "URL", "caption"], {"url": "url"}, "'Url' and 'URL' cannot be told apart"),

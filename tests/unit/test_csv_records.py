@@ -26,16 +26,15 @@ def clean(text: str) -> str:
 @given(TEXT.map(clean), DELIMITERS)
 @example('a,"b"c",d\r\n"x\ny",\r\r\n\n', ",")
 def test_any_text_is_the_records_of_csv_reader_and_joins_to_itself(text, delimiter):
-    try:
-        found = reads(text, delimiter)
-    except RecordError as error:
-        assert "never closed" in error.problem
-        with pytest.raises(csv.Error):
-            list(csv.reader(io.StringIO(text + '"x', newline=""), delimiter=delimiter, strict=True))
+    plain = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    # A line end at the end of an open quote is part of its cell, and of nothing otherwise.
+    closed = list(csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter))
+    if plain and closed[-1] and closed[-1] != plain[-1]:
+        with pytest.raises(RecordError, match="never closed"):
+            reads(text, delimiter)
         return
-    assert [r.cells for r in found] == list(
-        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    )
+    found = reads(text, delimiter)
+    assert [r.cells for r in found] == plain
     assert "".join(r.raw + r.terminator for r in found) == text
     assert all(r.terminator in {"\n", "\r", "\r\n"} for r in found[:-1])
 
