@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 class Reason(StrEnum):
@@ -23,6 +23,29 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     EMPTY_CAPTION = "empty_caption"
     INTERNAL = "internal"
+
+
+# What each reason means, and whether it is tried again; the reference is written from this.
+REASONS: Final = {
+    Reason.MALFORMED_ROW: ("more or fewer cells than the header, or an empty line", "no"),
+    Reason.INVALID_URL: (
+        "empty, not http(s), no host, over 8,192 characters or unparsable; or redirected to such",
+        "no",
+    ),
+    Reason.BLOCKED_ADDRESS: ("leads to an address that is neither public nor allowed", "no"),
+    Reason.DNS_ERROR: ("the name does not resolve", "if the resolver could not say"),
+    Reason.CONNECT_ERROR: ("no connection, or one that broke before the body was whole", "yes"),
+    Reason.TLS_ERROR: ("certificate or handshake refused", "no"),
+    Reason.TIMEOUT: ("the deadline passed, or no data came for too long", "yes"),
+    Reason.TOO_MANY_REDIRECTS: ("more than 5", "no"),
+    Reason.HTTP_ERROR: ("a status other than 2xx, which is the detail", "408, 425, 429 and 5xx"),
+    Reason.TOO_LARGE: ("a body over the cap (20 MB), declared or not", "no"),
+    Reason.NOT_AN_IMAGE: ("no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF", "no"),
+    Reason.CORRUPT_IMAGE: ("truncated, or not decodable", "no"),
+    Reason.TOO_MANY_PIXELS: ("over the cap (64 megapixels), found before decoding", "no"),
+    Reason.EMPTY_CAPTION: ("nothing left after trimming", "no"),
+    Reason.INTERNAL: ("a defect in pairscore; its traceback is logged", "yes"),
+}
 
 
 @dataclass(frozen=True, slots=True)

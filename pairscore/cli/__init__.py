@@ -1,1 +1,1 @@
-"""The `pairscore` command: options in, lines for people (or JSON for programs) and exit codes out."""
+"""The `pairscore` command: options in, lines for people or programs and exit codes out."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final, NoReturn
 
-import click
 import typer
 
 from pairscore import __version__
@@ -16,13 +15,12 @@ from pairscore.errors import PairscoreError
 from pairscore.settings import BackendName, Device, Precision, Settings, load_settings
 
 EXIT_DEFECT: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-_EXIT_CODES = """
-Exit codes: 0 all rows written (rows that failed included); 2 bad input or settings; 3 the model or
-this machine; 130 interrupted; 1 a defect in pairscore.
-"""
+EXIT_CODES: Final = (
+    "Exit codes: 0 all rows written (rows that failed included), 2 bad input or settings, "
+    "3 the model or this machine, 130 interrupted, 1 a defect in pairscore."
+)
 
 # Where each option's value goes in the settings; the names are what a complaint shows.
 _SETTINGS: Final = {
@@ -39,17 +37,19 @@ _SETTINGS: Final = {
 
 app = typer.Typer(
     name="pairscore",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=" ".join(_EXIT_CODES.split()),
+    epilog=EXIT_CODES,
 )
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Hugging Face CLIP id, local folder, or `demo`.", show_default=False),
+    typer.Option(
+        "--model", help="Hugging Face CLIP id, local folder, or `demo`.", show_default=False
+    ),
 ]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where the model runs.")]
 PrecisionOption = Annotated[
@@ -66,12 +66,15 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback shows it
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show and exit."),
     ] = False,
 ) -> None:
     """Scores how well captions fit their images: every row gets a score or a reason."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -138,7 +141,8 @@ def score(
 
     Writes the same rows in the same order, with `similarity` (CLIP's logits_per_image) and `error`.
     """
-    # Imported here, as in the other commands, so that `--help` does not wait for what is not needed.
+    # Imported here, as in the other commands, so that `--help` does not wait for what is not
+    # needed.
     from pairscore.cli.score import run_score
     from pairscore.csv_file import prepare
 
@@ -170,7 +174,7 @@ def score(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the data set goes.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data set goes.")] = Path(
         "demo-data"
     ),
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the data set.")] = 300,
@@ -233,13 +237,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="pairscore",
             standalone_mode=False,
         )
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        return EXIT_USAGE
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "pairscore"
-        return _complain(f"{error.format_message()} (see {command} --help)", EXIT_USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        return _complain(f"{error.format_message()} (see pairscore --help)", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted", EXIT_INTERRUPTED)
     except PairscoreError as error:
         return _complain(str(error), error.exit_code)

@@ -45,7 +45,7 @@ def reporter(console: Console, total: int, clock: Callable[[], float] = time.mon
 
 
 class _Tally:
-    """Counts what this run did; rows of an earlier run that is continued do not count for its rate."""
+    """Counts what this run did; what an earlier run did is not in its rate."""
 
     def __init__(self, total: int, clock: Callable[[], float]) -> None:
         self.total = total
@@ -135,8 +135,8 @@ class _Lines:
         tally = self._tally
         left = (tally.total - rows) / tally.rate
         self._console.out(
-            f"{rows:,} of {tally.total:,} rows ({rows / tally.total:.1%}), {tally.rate:,.1f} rows/s, "
-            f"{tally.failed:,} failed, about {_duration(left)} left",
+            f"{rows:,} of {tally.total:,} rows ({rows / tally.total:.1%}), "
+            f"{tally.rate:,.1f} rows/s, {tally.failed:,} failed, about {_duration(left)} left",
             highlight=False,
         )
 

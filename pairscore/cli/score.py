@@ -18,7 +18,7 @@ DEMO_WARNING = (
 
 
 def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
-    """Score what `plan` says. People read stderr; stdout has the summary alone, so it can be piped."""
+    """Score what `plan` says; progress goes to stderr, the summary alone to stdout."""
     errors = Console(stderr=True, soft_wrap=True)
     for note in plan.notes:
         errors.out(note, highlight=False)
