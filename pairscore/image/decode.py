@@ -3,7 +3,7 @@
 Two decoders share the work. JPEG goes to libjpeg-turbo through simplejpeg, which takes two thirds
 of the time that Pillow takes and gives the same pixels: both run the accurate integer DCT and the
 smooth ("fancy") chroma upsampling. Whatever simplejpeg refuses or so much as warns about goes to
-Pillow, and Pillow's word is final; so do the other formats.
+Pillow, whose word is final; so do the other formats.
 """
 
 import re
@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from pairscore.image.format import Format, describe, sniff
-from pairscore.image.header import Size, declared_size
+from pairscore.image.header import Size, count_scans, declared_size
 from pairscore.pair import Failure, Reason
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -65,12 +65,10 @@ _DAMAGE = (
 # simplejpeg turns CMYK and YCCK into RGB by a formula of its own; Pillow's is the one to match.
 _PLAIN_COLOURS = frozenset({"YCbCr", "RGB", "Gray"})
 
-# Every scan of a progressive JPEG is a pass over the whole image, and an empty one takes a dozen
-# bytes: a body within its cap can ask for days of work. Encoders write about ten; libjpeg-turbo's
-# own tools and fuzzers stop at 500. A marker cannot appear inside a scan, and its length is one of
-# four.
-_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
-_MAX_SCANS = 500
+# Every scan of a JPEG is a pass over the whole image, and an empty one takes a dozen bytes: a small
+# body can ask for days of work. Encoders write about ten; an image of the largest size may have
+# this many, a smaller one more.
+_MAX_SCANS = 32
 
 # Pixels are converted in bands of about this many, so that beside the decoded image and the result
 # no third copy of a large image exists.
@@ -118,10 +116,8 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | Failure | None:
         return None
     if colours not in _PLAIN_COLOURS:
         return None
-    if failure := _over_cap((width, height), max_pixels):
+    if failure := _over_cap(data, Format.JPEG, (width, height), max_pixels):
         return failure
-    if (scans := len(_SCAN.findall(data))) > _MAX_SCANS:
-        return Failure(Reason.CORRUPT_IMAGE, f"{scans} scans, cap {_MAX_SCANS}")
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError:
@@ -135,33 +131,42 @@ def _decode_pillow(data: bytes, kind: Format, max_pixels: int) -> Pixels | Failu
     The plugin is called by itself: `Image.open` would also apply a pixel limit that is global to
     the process and warns before it fails.
     """
-    if (size := declared_size(data, kind)) and (failure := _over_cap(size, max_pixels)):
+    size = declared_size(data, kind)
+    if size and (failure := _over_cap(data, kind, size, max_pixels)):
         return failure
     _silence_plugins()
     with _PLUGINS[kind](BytesIO(data)) as image:
-        if failure := _over_cap(image.size, max_pixels) or _tile_over_cap(image, max_pixels):
-            return failure
+        for size in _sizes(image):
+            if failure := _over_cap(data, kind, size, max_pixels):
+                return failure
         image.load()
         return _to_rgb(image)
 
 
-def _over_cap(size: Size, max_pixels: int) -> Failure | None:
+def _over_cap(data: bytes, kind: Format, size: Size, max_pixels: int) -> Failure | None:
     width, height = size
-    if width * height <= max_pixels:
-        return None
-    detail = f"{width * height} pixels ({width}x{height}), cap {max_pixels}"
-    return Failure(Reason.TOO_MANY_PIXELS, detail)
-
-
-def _tile_over_cap(image: ImageFile.ImageFile, max_pixels: int) -> Failure | None:
-    """Check a TIFF's tiles: each is decoded whole, and may be larger than the image."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return None
-    width = image.tag_v2.get(TiffImagePlugin.TILEWIDTH)
-    height = image.tag_v2.get(TiffImagePlugin.TILELENGTH)
-    if isinstance(width, int) and isinstance(height, int):
-        return _over_cap((width, height), max_pixels)
+    pixels = width * height
+    if pixels > max_pixels:
+        detail = f"{pixels} pixels ({width}x{height}), cap {max_pixels}"
+        return Failure(Reason.TOO_MANY_PIXELS, detail)
+    scans = count_scans(data) if kind is Format.JPEG else 1
+    if pixels * scans > max_pixels * _MAX_SCANS:
+        detail = (
+            f"{scans} scans of {pixels} pixels ({width}x{height}), cap {max_pixels * _MAX_SCANS}"
+        )
+        return Failure(Reason.TOO_MANY_PIXELS, detail)
     return None
+
+
+def _sizes(image: ImageFile.ImageFile) -> list[Size]:
+    """List the image's size and that of a TIFF's tiles: each is decoded whole, however large."""
+    sizes = [image.size]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width = image.tag_v2.get(TiffImagePlugin.TILEWIDTH)
+        height = image.tag_v2.get(TiffImagePlugin.TILELENGTH)
+        if isinstance(width, int) and isinstance(height, int):
+            sizes.append((width, height))
+    return sizes
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

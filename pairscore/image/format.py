@@ -79,7 +79,7 @@ def describe(data: bytes) -> str:
         return "empty body"
     if data[4:8] == b"ftyp":
         brand = data[8:12]
-        return "HEIC" if brand[:2] in (b"he", b"mi", b"ms") else "MP4 or QuickTime video"
+        return "HEIC" if brand[:2] in (b"he", b"mi", b"ms") else "MP4 or a relative of it"
     for magic, name in _OTHERS:
         if data.startswith(magic):
             return name

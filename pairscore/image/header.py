@@ -1,8 +1,15 @@
-"""Sizes read from headers, for the formats whose decoder allocates as soon as it is made."""
+"""What decoding an image will cost, read from its bytes where decoders would find out too late."""
+
+import re
+from typing import TypeAlias
 
 from pairscore.image.format import Format
 
-Size = tuple[int, int]
+Size: TypeAlias = tuple[int, int]
+
+# A marker cannot appear inside a scan's data, and a scan's header has one of four lengths.
+_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
+_SOS, _SEQUENTIAL = 0xDA, frozenset({0xC0, 0xC1})
 
 
 def declared_size(data: bytes, kind: Format) -> Size | None:
@@ -16,6 +23,25 @@ def declared_size(data: bytes, kind: Format) -> Size | None:
     if kind is Format.WEBP:
         return _webp(data)
     return None
+
+
+def count_scans(data: bytes) -> int:
+    """Count the scans of a JPEG: the passes over the whole image that decoding it takes."""
+    # Most have one, and a look at the header shows it: decoders refuse to go on after that one.
+    return 1 if _is_one_scan(data) else len(_SCAN.findall(data))
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Tell whether a sequential JPEG's first scan holds all its components (ITU-T T.81, B.2)."""
+    position, components = 2, -1
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _SOS:
+            return data[position + 4] == components
+        if marker in _SEQUENTIAL:
+            components = data[position + 9]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
 def _gif(data: bytes) -> Size | None:
