@@ -52,6 +52,7 @@ class OrderedRows:
                         raise RuntimeError("the scorer gave more outcomes than it got pairs")
                     record, _ = self._waiting.popleft()
                     yield record, outcome
+                    yield from self._malformed()
             finally:
                 if isinstance(scored, Generator):
                     scored.close()

@@ -1,5 +1,7 @@
 """Finding the columns and the delimiter."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from pairscore.csv_file.columns import Column, find_columns
@@ -7,7 +9,9 @@ from pairscore.csv_file.dialect import check_delimiter, sniff_delimiter
 from pairscore.errors import InputError
 
 
-def find(header, url=None, caption=None):
+def find(
+    header: Sequence[str], url: str | None = None, caption: str | None = None
+) -> tuple[Column, Column]:
     return find_columns(header, url, caption, "x.csv: line 1")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairscore.csv_file.layout import Layout, malformation, new_columns
-from pairscore.csv_file.records import RecordError, read_records
+from pairscore.csv_file.records import Record, RecordError, read_records
 from pairscore.pair import Failure, Reason, Score
 
 SCORE = Score(24.56789, 0.2456789, True, "ab" * 32, 2)
@@ -36,11 +36,11 @@ OUTCOMES = st.one_of(
 )
 
 
-def record_of(text, delimiter=","):
+def record_of(text: str, delimiter: str = ",") -> Record:
     return next(read_records(io.StringIO(text, newline=""), delimiter))
 
 
-def parse(text, delimiter=","):
+def parse(text: str, delimiter: str = ",") -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
