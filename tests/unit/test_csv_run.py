@@ -420,6 +420,14 @@ def test_overwriting_discards_an_interrupted_run(source):
     assert (summary.rows, summary.resumed_rows) == (8, 0)
 
 
+def test_resuming_and_overwriting_continues_and_replaces(source):
+    interrupted(source, Scorer(crash_after=2))
+    output = source.with_name("in_scored.csv")
+    output.write_text("old")
+    assert score(source, resume=True, overwrite=True).resumed_rows == 5
+    assert len(parse(output.read_bytes())) == 9
+
+
 def test_resuming_where_there_is_nothing_starts_at_the_first_row(source):
     assert score(source, resume=True).resumed_rows == 0
 
