@@ -61,12 +61,19 @@ class Output:
         folder = self.path.parent
         if not folder.is_dir():
             raise InputError(f"{self.path}: the folder {folder} does not exist; create it first")
-        for place in (self.path, self.partial):
-            if place.exists() and place.samefile(source):
+        for place in (self.path, self.partial, self.sidecar):
+            try:
+                exists, same = place.exists(), place.exists() and place.samefile(source)
+            except OSError as error:
+                raise InputError(
+                    f"{place}: cannot be used: {error.strerror or error}; "
+                    "choose another with --output"
+                ) from None
+            if same:
                 raise InputError(
                     f"{place}: the output would overwrite the input; choose another with --output"
                 )
-            if place.exists() and not place.is_file():
+            if exists and not place.is_file():
                 raise InputError(f"{place}: this is not a file; choose another with --output")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(

@@ -200,8 +200,8 @@ def _dropped(path: Path, survey: _Survey, *, details: bool, overwrite: bool) -> 
             )
     if not overwrite:
         raise InputError(
-            f"{path}: line 1: there is a column {listed} already; rename it in the header, or let "
-            "the new one take its place with --overwrite"
+            f"{path}: line 1: the header has {listed} already; rename that in the header, or let "
+            "the new column take its place with --overwrite"
         )
     return frozenset(found)
 

@@ -52,7 +52,7 @@ class Sidecar:
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all."""
-        draft = path.with_name(path.name + ".new")
+        draft = path.with_suffix(".new")
         with draft.open("w", encoding="utf-8") as file:
             json.dump(asdict(self), file, indent=2)
             file.write("\n")

@@ -205,7 +205,7 @@ def test_a_wrong_delimiter(source):
 @pytest.mark.parametrize("name", ["similarity", "error", "cosine", "attempts"])
 def test_a_column_of_the_output_that_is_there_already(source, name):
     source.write_bytes(f"url,caption,{name}\nu,c,1\n".encode())
-    dead_end(f"line 1: there is a column '{name}' already; .*--overwrite", source, details=True)
+    dead_end(f"line 1: the header has '{name}' already; .*--overwrite", source, details=True)
     plan = prepare(source, details=True, overwrite=True)
     assert plan.layout.dropped == {2}
     assert f"leaving out the input's own '{name}'" in plan.notes
@@ -252,6 +252,10 @@ def test_an_output_that_cannot_be_written(source, tmp_path):
     (tmp_path / "folder").mkdir()
     dead_end("this is not a file", source, tmp_path / "folder", overwrite=True)
     dead_end("this is not a file", source, Path(os.devnull), overwrite=True)
+
+
+def test_an_output_whose_name_is_too_long(source, tmp_path):
+    dead_end("cannot be used: File name too long; choose", source, tmp_path / ("x" * 245))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
