@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +35,7 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
             f"({scorer.fingerprint})",
             highlight=False,
         )
+        cpu = time.process_time()
         try:
             with reporter(errors, plan.rows) as progress:
                 summary = run(
@@ -45,14 +47,15 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
                 "what is done is kept; go on with the same command and --resume", highlight=False
             )
             raise
+    cpu = time.process_time() - cpu
     if as_json:
-        sys.stdout.write(json.dumps(as_dict(summary, scorer.fingerprint)) + "\n")
+        sys.stdout.write(json.dumps(as_dict(summary, scorer.fingerprint, cpu)) + "\n")
     else:
         Console(soft_wrap=True).print(table(summary))
 
 
-def as_dict(summary: Summary, fingerprint: str) -> dict[str, object]:
-    """The summary for programs: counts, seconds, paths as text."""
+def as_dict(summary: Summary, fingerprint: str, cpu_seconds: float) -> dict[str, object]:
+    """The summary for programs: counts, seconds (without loading the model), paths as text."""
     return {
         "output": str(summary.output),
         "rows": summary.rows,
@@ -60,6 +63,7 @@ def as_dict(summary: Summary, fingerprint: str) -> dict[str, object]:
         "failed": {reason.value: count for reason, count in by_count(summary)},
         "resumed_rows": summary.resumed_rows,
         "seconds": round(summary.seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
         "rows_per_second": round(summary.rows_per_second, 2),
         "model": fingerprint,
         "input_sha256": summary.input_sha256,

@@ -1,0 +1,154 @@
+"""`make bench`: pairscore against the obvious script and against the machine's limit, in one run.
+
+Nothing is asked of a network: the model has ViT-B/32's shape and random weights, the pictures are
+made. What is compared runs alternately; of each the best round counts. Results go to stdout and to
+.bench/results.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.limit import GFLOP_PER_PAIR
+from benchmarks.measure import Run, best, run_module, run_pairscore, run_reference
+from benchmarks.models import make_vit_b32
+from benchmarks.photos import make_photos, write_csv
+from benchmarks.server import serving
+
+ROOT = Path(__file__).resolve().parent.parent / ".bench"
+_FEW, _MANY = 5_000, 100_000
+
+
+def main() -> int:
+    """Measure, print, and give 1 if a requirement was missed."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("speed", "memory"), default=None)
+    options = parser.parse_args()
+    ROOT.mkdir(exist_ok=True)
+    report: dict[str, float] = {}
+    claims: list[tuple[str, float, str, float]] = []
+    print(f"{_machine()}\n")
+    if options.only != "memory":
+        claims += _measure_speed(options.rounds, report)
+    if options.only != "speed":
+        claims += _measure_memory(report)
+    print("\n| claim | measured | required |\n|---|---|---|")
+    missed = 0
+    for claim, measured, relation, required in claims:
+        met = measured >= required if relation == ">=" else measured <= required
+        missed += not met
+        print(f"| {claim} | {measured:.3g} | {relation} {required:.3g}{'' if met else ' MISSED'} |")
+    (ROOT / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if missed else 0
+
+
+def _measure_speed(rounds: int, report: dict[str, float]) -> list[tuple[str, float, str, float]]:
+    model = make_vit_b32(ROOT / "vit-b-32")
+    names = make_photos(ROOT / "photos")
+    bf16 = "avx512_bf16" in _flags()
+    ways = {"fp32": ("fp32",), "int8": ("int8",)} | ({"bf16": ("bf16",)} if bf16 else {})
+    runs: dict[str, list[Run]] = {}
+    gemm: list[float] = []
+    cpu: dict[str, list[float]] = {"reference": [], "pairscore": []}
+    with serving(ROOT / "photos") as base:
+        urls = [f"{base}/{name}" for name in names]
+        unique = write_csv(ROOT / "unique.csv", urls)
+        order = np.random.default_rng(0).permutation(2 * len(urls))
+        twice = write_csv(ROOT / "twice.csv", [urls[i % len(urls)] for i in order], seed=1)
+        warm = write_csv(ROOT / "warm.csv", urls[:8])
+        for (precision,) in ways.values():  # exports are made once; not what is measured
+            run_pairscore(warm, model, ROOT, "--precision", precision)
+        print("| what | pairs/s | CPU-ms a pair | peak RSS, MB |\n|---|---|---|---|")
+        for _ in range(rounds):
+            gemm.append(run_module("benchmarks.limit")[0]["gflops"])
+            _note(runs, "reference (a)", run_reference(unique, model, ROOT))
+            for way, (precision,) in ways.items():
+                run = run_pairscore(unique, model, ROOT, "--precision", precision)
+                _note(runs, f"pairscore {way}", run)
+            for way, spent in cpu.items():
+                figures, _ = run_module("benchmarks.fetch_decode", way, model, unique)
+                spent.append(figures["cpu_ms_per_image"])
+        _note(runs, "pairscore fp32, half duplicates", run_pairscore(twice, model, ROOT))
+    limit = max(gemm) / GFLOP_PER_PAIR
+    print(f"\nGEMM {max(gemm):.0f} GFLOP/s, so at most {limit:.1f} pairs/s at fp32")
+    print(
+        f"fetch + decode, CPU-ms an image: {', '.join(f'{w} {min(s):.2f}' for w, s in cpu.items())}"
+    )
+    report |= {"gemm": max(gemm), "limit": limit}
+    report |= {f"{name} {key}": v for name, r in runs.items() for key, v in asdict(best(r)).items()}
+    report |= {f"fetch_decode {way}": min(spent) for way, spent in cpu.items()}
+    rate = {name: best(of).rate for name, of in runs.items()}
+    a = rate["reference (a)"]
+    int8 = 3.0 if {"avx512_vnni", "avx_vnni"} & _flags() else 2.2
+    claims = [
+        ("fp32, share of the limit", rate["pairscore fp32"] / limit, ">=", 0.85),
+        ("(a), share of the limit", a / limit, ">=", 0.0),
+        ("fp32 / (a)", rate["pairscore fp32"] / a, ">=", 1.1),
+        ("int8 / (a)", rate["pairscore int8"] / a, ">=", int8),
+        ("fetch + decode CPU / (a)'s", min(cpu["pairscore"]) / min(cpu["reference"]), "<=", 1 / 3),
+        (
+            "half duplicates / unique",
+            rate["pairscore fp32, half duplicates"] / rate["pairscore fp32"],
+            ">=",
+            1.7,
+        ),
+    ]
+    if bf16:
+        claims.append(("bf16 / (a)", rate["pairscore bf16"] / a, ">=", 2.0))
+    rss = {name: min(run.peak_rss for run in of) for name, of in runs.items()}
+    claims += [
+        (f"peak RSS {way} / (a)'s", rss[f"pairscore {way}"] / rss["reference (a)"], "<=", 1.0)
+        for way in ways
+    ]
+    return claims
+
+
+def _measure_memory(report: dict[str, float]) -> list[tuple[str, float, str, float]]:
+    names = make_photos(ROOT / "few", 256)
+    peaks: dict[int, int] = {}
+    with serving(ROOT / "few") as base:
+        for rows in (_FEW, _MANY):
+            urls = [f"{base}/{names[i % len(names)]}" for i in range(rows)]
+            source = write_csv(ROOT / f"rows-{rows}.csv", urls, captions=2_000)
+            run = run_pairscore(source, "demo", ROOT)
+            peaks[rows] = run.peak_rss
+            print(f"{rows:,} rows, demo model: {run.rate:,.0f} rows/s, {run.peak_rss / 1e6:.0f} MB")
+    report |= {f"rss {rows}": peak for rows, peak in peaks.items()}
+    growth = peaks[_MANY] / peaks[_FEW]
+    return [(f"RSS at {_MANY:,} rows / at {_FEW:,}", growth, "<=", 1.1)]
+
+
+def _note(runs: dict[str, list[Run]], name: str, run: Run) -> None:
+    if run.scored != run.rows:
+        raise RuntimeError(f"{name}: {run.rows - run.scored} rows failed; nothing to compare")
+    runs.setdefault(name, []).append(run)
+    print(f"| {name} | {run.rate:.1f} | {run.cpu_ms:.1f} | {run.peak_rss / 1e6:.0f} |", flush=True)
+
+
+def _flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _machine() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+    notable = sorted(flag for flag in _flags() if flag.startswith(("avx512_", "amx_")))
+    return (
+        f"{len(os.sched_getaffinity(0))} cores of {name or platform.processor()} "
+        f"({', '.join(notable)}), Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Serves a folder from memory on loopback, cheaply, in a process of its own."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, responses: dict[bytes, bytes]) -> None:
+        self._responses = responses
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, self._received = self._received.partition(b"\r\n\r\n")
+            path = head.split(b" ", 2)[1].partition(b"?")[0]
+            self._transport.write(self._responses.get(path) or _response(404, b""))
+
+
+def _response(status: int, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status} .\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def _serve(responses: dict[bytes, bytes]) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(responses), "127.0.0.1", 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The base URL of `folder` (no slash at the end) while the block runs; `?...` is ignored."""
+    command = [sys.executable, "-m", "benchmarks.server", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    files = Path(sys.argv[1]).iterdir()
+    asyncio.run(
+        _serve({b"/" + file.name.encode(): _response(200, file.read_bytes()) for file in files})
+    )

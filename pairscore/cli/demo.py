@@ -1,0 +1,107 @@
+"""`pairscore demo`: a synthetic data set in a folder, served and scored on loopback if wanted."""
+
+import csv
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from pairscore.csv_file import default_output
+from pairscore.demo.dataset import CSV_NAME, make_dataset
+from pairscore.demo.server import serve as serving
+from pairscore.errors import InputError
+
+_MARKER: Final = ".pairscore-demo"
+_LOOPBACK: Final = "127.0.0.0/8"
+_SHOWN: Final = 5
+_CELL: Final = 70
+
+
+def run_demo(
+    folder: Path, *, rows: int, seed: int, port: int, serve: bool, then_score: bool
+) -> None:
+    """Make the data set; serve it until interrupted, or score it and show the best and the worst."""
+    console = Console(soft_wrap=True)
+    made = (folder / _MARKER).exists()
+    if serve and made and not then_score:
+        _serve(console, folder, port)
+        return
+    _claim(folder)
+    if then_score:
+        # Any free port will do: nobody comes back to the URLs of this run.
+        with serving(folder, port=0) as base_url:
+            source = make_dataset(folder, rows=rows, seed=seed, base_url=base_url).csv
+            console.out(f"made {rows:,} rows in {folder}, served at {base_url}", highlight=False)
+            _score(source)
+        _show_extremes(console, default_output(source))
+        return
+    source = make_dataset(folder, rows=rows, seed=seed, base_url=f"http://127.0.0.1:{port}").csv
+    console.out(f"made {rows:,} rows in {source}", highlight=False)
+    if serve:
+        _serve(console, folder, port)
+    else:
+        again = f"pairscore demo {folder} --serve --port {port}"
+        console.out(f"serve it with: {again}\nthen score it:  {_advice(source)}", highlight=False)
+
+
+def _claim(folder: Path) -> None:
+    """Mark the folder as the demo's, so that running it again may replace what is in it."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the demo's data set")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise InputError(
+            f"{folder} holds files that are not the demo's; name an empty or a new folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARKER).touch()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _serve(console: Console, folder: Path, port: int) -> None:
+    try:
+        with serving(folder, port=port) as base_url:
+            console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)
+            console.out(f"score it with: {_advice(folder / CSV_NAME)}", highlight=False)
+            threading.Event().wait()
+    except OSError as error:
+        raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None
+
+
+def _advice(source: Path) -> str:
+    return f"pairscore score {source} --model demo --allow-net {_LOOPBACK} --timeout 2"
+
+
+def _score(source: Path) -> None:
+    options = ("--model", "demo", "--allow-net", _LOOPBACK, "--timeout", "2", "--overwrite")
+    command = [sys.executable, "-m", "pairscore", "score", str(source), *options]
+    ended = subprocess.run(command, check=False)  # noqa: S603 - our own command
+    if ended.returncode:
+        sys.exit(ended.returncode)
+
+
+def _show_extremes(console: Console, scored: Path) -> None:
+    with scored.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("similarity")]
+    rows.sort(key=lambda row: -float(row["similarity"]))
+    shown = min(_SHOWN, len(rows) // 2)
+    console.print(_table(f"best {shown} of {len(rows):,}", rows[:shown]))
+    console.print(_table(f"worst {shown}", rows[len(rows) - shown :]))
+
+
+def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("similarity", justify="right")
+    table.add_column("image")
+    table.add_column("caption")
+    for row in rows:
+        image, caption = row["url"].rpartition("/")[2], " ".join(row["caption"].split())
+        cut = caption if len(caption) <= _CELL else f"{caption[: _CELL - 1]}…"
+        table.add_row(row["similarity"], image, cut)
+    return table
