@@ -25,7 +25,7 @@ _CELL: Final = 70
 def run_demo(
     folder: Path, *, rows: int, seed: int, port: int, serve: bool, then_score: bool
 ) -> None:
-    """Make the data set; serve it until interrupted, or score it and show the best and the worst."""
+    """Make the data set; serve it until interrupted, or score it and show what came out."""
     console = Console(soft_wrap=True)
     made = (folder / _MARKER).exists()
     if serve and made and not then_score:

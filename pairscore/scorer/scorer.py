@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-import pairscore.clip as clip
+from pairscore import clip
 from pairscore.fetch import Fetched, Fetcher, FetchResult, parse_url
 from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
