@@ -54,7 +54,6 @@ _DAMAGE = (
     EOFError,
     LookupError,
     TypeError,
-    AttributeError,
     AssertionError,
     ArithmeticError,
     RuntimeError,

@@ -3,6 +3,7 @@
 File names and `Content-Type` are not asked: servers lie about both, and a decoder looks at neither.
 """
 
+from codecs import getincrementaldecoder
 from enum import StrEnum
 
 _WORDS = 1024
@@ -106,6 +107,15 @@ def _describe_text(head: bytes) -> str:
         if b"<html" in text or text.startswith((b"<!doctype html", b"<head", b"<body", b"<script")):
             return "HTML"
         return "XML" if text.startswith(b"<?xml") else "markup"
-    if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in text):
+    if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in text) or not _is_utf8(text):
         return ""
     return "JSON" if text[:1] in (b"{", b"[") else "text"
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        # Not final: the head may end within a character.
+        getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True

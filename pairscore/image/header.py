@@ -9,12 +9,15 @@ Size: TypeAlias = tuple[int, int]
 
 # A marker cannot appear inside a scan's data, and a scan's header has one of four lengths.
 _SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
+# AVIF's property that holds an item's size: a full box of 20 bytes (ISO/IEC 23008-12, 6.5.3).
+_ISPE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
 _SOS, _SEQUENTIAL = 0xDA, frozenset({0xC0, 0xC1})
 
 
 def declared_size(data: bytes, kind: Format) -> Size | None:
-    """Read the (width, height) that a GIF's or WebP's decoder would allocate when it is made.
+    """Read the (width, height) where the format's decoder would not say in time that it is large.
 
+    Those of GIF and WebP allocate when they are made; AVIF's calls what is too large damaged.
     None for every other format, whose size Pillow reads without allocating, and for headers that
     are damaged, which the decoders refuse.
     """
@@ -22,6 +25,8 @@ def declared_size(data: bytes, kind: Format) -> Size | None:
         return _gif(data)
     if kind is Format.WEBP:
         return _webp(data)
+    if kind is Format.AVIF:
+        return _avif(data)
     return None
 
 
@@ -74,6 +79,15 @@ def _webp(data: bytes) -> Size | None:
     if chunk == b"VP8 " and len(data) >= 30:
         return _u16(data, 26) & 0x3FFF, _u16(data, 28) & 0x3FFF
     return None
+
+
+def _avif(data: bytes) -> Size | None:
+    """Read the largest item: the image itself, beside its tiles, thumbnail and alpha plane."""
+    sizes = [
+        (int.from_bytes(width, "big"), int.from_bytes(height, "big"))
+        for width, height in _ISPE.findall(data)
+    ]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _table_bytes(flags: int) -> int:
