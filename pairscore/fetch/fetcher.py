@@ -2,6 +2,7 @@
 
 import heapq
 import random
+import ssl
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
 from pairscore.fetch.transfer import Transfer
 from pairscore.fetch.url import Url
-from pairscore.fetch.verdict import judge
+from pairscore.fetch.verdict import RESOLVE_HOST, judge
 from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
@@ -97,7 +98,8 @@ class Fetcher:
         self._buffered = 0
         self._closing = False
         self._names = NameCheck()
-        self._loop = CurlLoop(clock, settings.per_host)
+        # To libcurl a proxy is one host, whatever it is asked for.
+        self._loop = CurlLoop(clock, 0 if settings.proxy else settings.per_host)
         self._thread = threading.Thread(target=self._run, name="pairscore-fetch", daemon=True)
         self._thread.start()
 
@@ -120,8 +122,8 @@ class Fetcher:
             return
         self._closing = True
         self._loop.wake()
-        self._names.close()
         self._thread.join(timeout=10)
+        self._names.close()
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -191,7 +193,7 @@ class Fetcher:
             self._unconsumed += 1
             self._buffered += len(body)
             request.done(Fetched(body, request.attempts))
-        elif failure.reason is Reason.DNS_ERROR and failure.retryable:
+        elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
             self._names.settle(
                 evidence.url, failure, lambda settled: self._settled(request, settled)
             )
@@ -218,4 +220,11 @@ def _ca_file(settings: FetchSettings) -> str:
             f"setting PAIRSCORE_FETCH__CA_FILE: {settings.ca_file} is no file; "
             "name a bundle of PEM certificates"
         )
+    try:
+        ssl.create_default_context(cafile=settings.ca_file)
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(
+            f"setting PAIRSCORE_FETCH__CA_FILE: {settings.ca_file} cannot be used ({error}); "
+            "name a bundle of PEM certificates"
+        ) from None
     return str(settings.ca_file)

@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -16,7 +17,10 @@ _EVENTS: Final = {
 
 
 class CurlLoop:
-    """Drives easy handles from one thread; `wake` alone may be called from another."""
+    """Drives easy handles from one thread; `wake` alone may be called from another.
+
+    `per_host` is how many connections a host or proxy may have at once; 0: no limit.
+    """
 
     def __init__(self, clock: Callable[[], float], per_host: int) -> None:
         self._clock = clock
@@ -26,6 +30,9 @@ class CurlLoop:
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
+        # A late wake must not write into whatever got the descriptor next.
+        self._open = True
+        self._opening = threading.Lock()
         self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -41,10 +48,11 @@ class CurlLoop:
         self._multi.remove_handle(handle)
 
     def wake(self) -> None:
-        """Make `turn` return soon."""
+        """Make `turn` return soon; nothing happens once it is closed."""
         # A full pipe holds wakes enough.
-        with suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
+        with self._opening, suppress(BlockingIOError):
+            if self._open:
+                os.write(self._wake_write, b"\0")
 
     def turn(self, timeout: float | None) -> Iterator[tuple[object, int, str]]:
         """Wait for news, at most `timeout` seconds, and give what has ended.
@@ -67,6 +75,8 @@ class CurlLoop:
 
     def close(self) -> None:
         """Close the multi handle and what it was woken by; no transfer may be left in it."""
+        with self._opening:
+            self._open = False
         self._multi.close()
         self._selector.close()
         os.close(self._wake_read)

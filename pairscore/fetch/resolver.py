@@ -20,16 +20,20 @@ class NameCheck:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pairscore-dns")
 
     def settle(self, url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
-        """Call `done` from another thread with `failure`, permanent if there is no such name."""
-        self._pool.submit(self._settle, urlsplit(url).hostname or "", failure, done)
+        """Call `done` from another thread with `failure`, permanent if there is no such name.
+
+        `url` may be anything that a redirect led to.
+        """
+        self._pool.submit(self._settle, url, failure, done)
 
     def close(self) -> None:
         """Give up what has not begun; a lookup that hangs is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    def _settle(host: str, failure: Failure, done: Callable[[Failure], None]) -> None:
-        done(replace(failure, retryable=not does_not_exist(host)))
+    def _settle(url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
+        host = _host_of(url)
+        done(replace(failure, retryable=host is not None and not does_not_exist(host)))
 
 
 def does_not_exist(host: str) -> bool:
@@ -40,6 +44,14 @@ def does_not_exist(host: str) -> bool:
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return error.errno in _ABSENT
-    except UnicodeError:
+    except ValueError:
+        # No encoding of it is a name: a label too long, characters that IDNA has no form for, NUL.
         return True
     return False
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -26,6 +26,15 @@ class _Address(Protocol):
     addr: tuple[str, int]
 
 
+class _HandedOver(socket.socket):
+    """pycurl duplicates the descriptor and drops the object, which then closes its own."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass(slots=True)
 class _Attempt:
     """What the callbacks note down during one GET."""
@@ -72,7 +81,8 @@ class Transfer:
             request_sent=info(pycurl.REQUEST_SIZE) > 0,
             resolved=info(pycurl.NAMELOOKUP_TIME) > 0,
             retry_after=info(pycurl.RETRY_AFTER) or None,
-            url=info(pycurl.EFFECTIVE_URL),
+            # A redirect may lead to any bytes, which getinfo() would decode strictly.
+            url=self.handle.getinfo_raw(pycurl.EFFECTIVE_URL).decode(errors="replace"),
         )
 
     def close(self) -> None:
@@ -129,8 +139,11 @@ class Transfer:
         # getinfo() may not be called from a callback, and what to do with a body depends on its
         # status.
         if line.startswith(b"HTTP/"):
-            status = line.split(maxsplit=2)[1:2]
-            self._attempt.status = int(status[0]) if status and status[0].isdigit() else 0
+            attempt, status = self._attempt, line.split(maxsplit=2)[1:2]
+            attempt.status = int(status[0][:3]) if status and status[0].isdigit() else 0
+            # Addresses noted so far led to this response; those that follow are of a redirect.
+            attempt.refused.clear()
+            attempt.opened = 0
 
     def _open_socket(self, _purpose: int, address: _Address) -> socket.socket | int:
         # libcurl calls this with each address that it is about to connect to, after resolving and
@@ -140,7 +153,11 @@ class Transfer:
             self._attempt.refused.append(ip)
             return int(pycurl.SOCKET_BAD)
         self._attempt.opened += 1
-        return socket.socket(address.family, address.socktype, address.protocol)
+        try:
+            return _HandedOver(address.family, address.socktype, address.protocol)
+        except OSError:
+            # No descriptors left, or no such family here: an address that cannot be connected to.
+            return int(pycurl.SOCKET_BAD)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -21,6 +21,7 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _LABEL_LIMIT = 63
+_DETAIL_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ def parse_url(cell: str) -> Url | Failure:
         port = parts.port
         name = parts.hostname or ""
     except ValueError as error:
-        return _invalid(str(error))
+        return _invalid(str(error)[:_DETAIL_LIMIT])
     if parts.scheme.lower() not in ("http", "https"):
-        return _invalid(f"{parts.scheme or 'no scheme'}: only http and https are fetched")
+        scheme = parts.scheme[:_DETAIL_LIMIT] or "no scheme"
+        return _invalid(f"{scheme}: only http and https are fetched")
     if not name:
         return _invalid("no host")
     if port == 0:
@@ -59,7 +61,8 @@ def parse_url(cell: str) -> Url | Failure:
     if port is not None:
         authority += f":{port}"
     user, at, _ = parts.netloc.rpartition("@")
-    authority = _encode(user) + at + authority
+    # libcurl takes the host from behind the first "@".
+    authority = _encode(user).replace("@", "%40") + at + authority
     target = _encode(parts.path or "/") + (f"?{_encode(parts.query)}" if parts.query else "")
     return Url(text=f"{parts.scheme.lower()}://{authority}{target}", host=host)
 

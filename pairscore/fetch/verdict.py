@@ -10,15 +10,19 @@ from typing import Final
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
 
+RESOLVE_HOST: Final = 6
 _UNSUPPORTED_PROTOCOL, _MALFORMED_URL = 1, 3
-_RESOLVE_PROXY, _RESOLVE_HOST, _COULDNT_CONNECT = 5, 6, 7
-_PARTIAL_FILE, _WRITE_ERROR, _TIMED_OUT = 18, 23, 28
+_RESOLVE_PROXY, _COULDNT_CONNECT = 5, 7
+_PARTIAL_FILE, _WRITE_ERROR, _TIMED_OUT, _TLS_CONNECT = 18, 23, 28, 35
 _TOO_MANY_REDIRECTS, _FILESIZE_EXCEEDED, _TOO_LARGE_HEADERS = 47, 63, 100
 # Certificates, ciphers, handshakes; the codes of key and CA files of our own are not among them.
 _TLS: Final = frozenset({35, 51, 58, 59, 60, 64, 80, 83, 90, 91, 98})
 # Weird replies, HTTP/2 and HTTP/3 framing, nothing received, send and receive errors, bad
-# encodings.
-_BROKEN: Final = frozenset({8, 16, 52, 55, 56, 61, 88, 92, 95, 96})
+# encodings, proxies.
+_BROKEN: Final = frozenset({8, 16, 52, 55, 56, 61, 88, 92, 95, 96, 97})
+# What a handshake ends with that was cut off rather than refused.
+_CUT_OFF: Final = ("SSL_ERROR_SYSCALL", "onnection reset", "Broken pipe", "unexpected eof")
+_DETAIL_LIMIT: Final = 300
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 
 
@@ -44,10 +48,13 @@ class Evidence:
 def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:
     """The failure that libcurl's `code` (0: none) and the evidence amount to; None for a good body.
 
-    A name that did not resolve is reported as temporary; only asking the resolver can tell.
+    A name that did not resolve (`RESOLVE_HOST`) is reported as temporary; only asking the resolver
+    can tell.
     """
-    unwanted_body = code in (_WRITE_ERROR, _FILESIZE_EXCEEDED) and not evidence.over_cap
-    if code == 0 or (unwanted_body and not 200 <= evidence.status < 300):
+    # An error is an error however its page ends; of a redirect only the body is not wanted.
+    refused = evidence.status >= 400
+    unwanted_body = code in (_WRITE_ERROR, _FILESIZE_EXCEEDED) and 300 <= evidence.status < 400
+    if code == 0 or refused or unwanted_body:
         return _judge_status(evidence)
     if evidence.over_cap or code == _FILESIZE_EXCEEDED:
         return Failure(Reason.TOO_LARGE, f"over {settings.max_bytes:,} bytes")
@@ -84,17 +91,22 @@ def _judge_timeout(message: str, evidence: Evidence, settings: FetchSettings) ->
 
 
 def _judge_code(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure:
-    line = " ".join(message.split())
+    line = _one_line(message)
+    if code == _UNSUPPORTED_PROTOCOL and not message.startswith("Protocol"):
+        # The same code says that what the server spoke is no HTTP that libcurl knows.
+        return Failure(Reason.CONNECT_ERROR, line, retryable=True)
     if code in (_UNSUPPORTED_PROTOCOL, _MALFORMED_URL):
         return Failure(Reason.INVALID_URL, line)
-    if code in (_RESOLVE_PROXY, _RESOLVE_HOST):
+    if code in (_RESOLVE_PROXY, RESOLVE_HOST):
         return Failure(Reason.DNS_ERROR, line, retryable=True)
+    if code == _TLS_CONNECT and any(sign in message for sign in _CUT_OFF):
+        return Failure(Reason.CONNECT_ERROR, line, retryable=True)
     if code in _TLS:
         return Failure(Reason.TLS_ERROR, line)
     if code == _TOO_MANY_REDIRECTS:
         return Failure(Reason.TOO_MANY_REDIRECTS, f"more than {settings.max_redirects}")
-    if code == _TOO_LARGE_HEADERS:
-        return Failure(Reason.TOO_LARGE, line)
+    if code == _TOO_LARGE_HEADERS or "Too large response headers" in message:
+        return Failure(Reason.TOO_LARGE, "headers without end")
     if code == _PARTIAL_FILE:
         line = f"closed after {evidence.received:,} bytes, before the end"
     if code in _BROKEN or code in (_COULDNT_CONNECT, _PARTIAL_FILE):
@@ -104,3 +116,9 @@ def _judge_code(code: int, message: str, evidence: Evidence, settings: FetchSett
 
 def _blocked(addresses: tuple[str, ...]) -> str:
     return f"{', '.join(dict.fromkeys(addresses))} is not public"
+
+
+def _one_line(message: str) -> str:
+    # Messages quote what servers sent: bytes that are no UTF-8, control characters.
+    line = " ".join(message.split())[:_DETAIL_LIMIT]
+    return "".join(character if character.isprintable() else "\ufffd" for character in line)
