@@ -2,6 +2,7 @@
 
 import resource
 import struct
+import sys
 import time
 import zlib
 
@@ -53,7 +54,8 @@ BOMBS = bombs()
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @pytest.mark.parametrize("name", BOMBS)
