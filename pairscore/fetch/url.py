@@ -54,13 +54,14 @@ def parse_url(cell: str) -> Url | Failure:
         return _invalid("no host")
     if port == 0:
         return _invalid("port 0")
-    host = _ascii_host(name)
+    user, at, place = parts.netloc.rpartition("@")
+    # Brackets hold IPv6 addresses; nothing resolves RFC 3986's other use of them.
+    host = _ascii_host(name) if place.startswith("[") == (":" in name) else None
     if host is None:
         return _invalid(f"{name[:80]!r} is no host name")
     authority = f"[{host}]" if ":" in host else host
     if port is not None:
         authority += f":{port}"
-    user, at, _ = parts.netloc.rpartition("@")
     # libcurl takes the host from behind the first "@".
     authority = _encode(user).replace("@", "%40") + at + authority
     target = _encode(parts.path or "/") + (f"?{_encode(parts.query)}" if parts.query else "")

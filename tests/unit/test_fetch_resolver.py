@@ -1,0 +1,71 @@
+"""Names that do not resolve: gone for good, or a resolver that could not say."""
+
+import socket
+import threading
+
+import pytest
+
+from pairscore.fetch.resolver import NameCheck, does_not_exist
+from pairscore.pair import Failure, Reason
+
+UNRESOLVED = Failure(Reason.DNS_ERROR, "Could not resolve host", retryable=True)
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, result: object) -> None:
+    def getaddrinfo(*args: object, **kwargs: object) -> object:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "nowhere.invalid.", "invalid.invalid"])
+def test_reserved_names_are_not_asked_about(monkeypatch, host):
+    answer_with(monkeypatch, AssertionError("asked"))
+    assert does_not_exist(host)
+
+
+@pytest.mark.parametrize(
+    ("result", "absent"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), False),
+        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"), False),
+        (socket.gaierror(socket.EAI_SYSTEM, "System error"), False),
+        ([(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))], False),
+    ],
+)
+def test_only_a_definite_answer_makes_a_name_absent(monkeypatch, result, absent):
+    answer_with(monkeypatch, result)
+    assert does_not_exist("somewhere.example") is absent
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "ex\ufffd\ufffd.test", "a\0b", "\u2100.x"])
+def test_what_can_be_no_name_is_absent(host):
+    assert does_not_exist(host)
+
+
+@pytest.mark.parametrize(
+    ("url", "retryable"),
+    [
+        ("http://nowhere.invalid/x", False),
+        ("http://user@somewhere.example:81/x", True),
+        ("http://ex\u2100mple.test/", False),
+        ("http://[oops/", False),
+        ("http:///", False),
+        ("", False),
+    ],
+)
+def test_every_failure_is_settled_whatever_its_url_looks_like(monkeypatch, url, retryable):
+    answer_with(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "Temporary failure"))
+    names, settled, done = NameCheck(), [], threading.Event()
+
+    def take(failure):
+        settled.append(failure)
+        done.set()
+
+    names.settle(url, UNRESOLVED, take)
+    assert done.wait(10)
+    names.close()
+    assert settled == [Failure(Reason.DNS_ERROR, "Could not resolve host", retryable=retryable)]
