@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pairscore.csv_file import default_output
-from pairscore.demo.dataset import CSV_NAME, make_dataset
+from pairscore.demo.dataset import make_dataset
 from pairscore.demo.server import serve as serving
 from pairscore.errors import InputError
 
@@ -68,7 +68,7 @@ def _serve(console: Console, folder: Path, port: int) -> None:
     try:
         with serving(folder, port=port) as base_url:
             console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)
-            console.out(f"score it with: {_advice(folder / CSV_NAME)}", highlight=False)
+            console.out(f"score it with: {_advice(folder / 'challenge_set.csv')}", highlight=False)
             threading.Event().wait()
     except OSError as error:
         raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None

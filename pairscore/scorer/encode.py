@@ -6,40 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
+from pairscore.clip import ClipModel
 from pairscore.pair import Outcome, Score
-from pairscore.scorer.work import ContentWork, Embedding, Encoded, InFlight, Pixels, Row
+from pairscore.scorer.work import ContentWork, Embedding, Encoded, InFlight, Row
 
 _MAX_ROWS: Final = 1024
 _LINGER: Final = 0.010
-
-
-class TokenizedCaption(Protocol):
-    """A caption as the model's tokenizer gives it."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether it was longer than the model takes."""
-
-
-class Model(Protocol):
-    """What the stage needs of `pairscore.clip.ClipModel`."""
-
-    @property
-    def logit_scale(self) -> float:
-        """What a cosine is multiplied by."""
-
-    def tokenize(self, captions: Sequence[str]) -> Sequence[TokenizedCaption]:
-        """Tokens of each caption."""
-
-    def embed_images(self, pixels: Pixels) -> Embedding:
-        """Float32 [n, d] of length 1 from uint8 [n, 3, height, width]."""
-
-    def embed_captions(self, captions: Sequence[TokenizedCaption]) -> Embedding:
-        """Float32 [n, d] of length 1."""
 
 
 @dataclass(slots=True)
@@ -64,7 +40,7 @@ class EncodeStage:
     def __init__(
         self,
         *,
-        model: Model,
+        model: ClipModel,
         batch_size: int,
         in_flight: InFlight,
         slots: threading.Semaphore,
