@@ -21,12 +21,13 @@ from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
 from pairscore.fetch.transfer import Transfer
 from pairscore.fetch.url import Url
-from pairscore.fetch.verdict import RESOLVE_HOST, judge
+from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge
 from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
 
 _IDLE_TURN: Final = 60.0
+_LOOK_FOR_SILENCE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Fetcher:
         self._order = count()
         self._idle: list[Transfer] = []
         self._running: dict[object, tuple[Transfer, _Request]] = {}
+        self._next_look = 0.0
         self._unconsumed = 0
         self._buffered = 0
         self._closing = False
@@ -134,6 +136,7 @@ class Fetcher:
                 self._start_runnable()
                 for handle, code, message in self._loop.turn(self._next_due()):
                     self._end(handle, code, message)
+                self._give_up_silent()
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
@@ -160,9 +163,10 @@ class Fetcher:
             self._queues.put(request.url.host, request)
 
     def _next_due(self) -> float:
+        turn = _LOOK_FOR_SILENCE if self._running else _IDLE_TURN
         if not self._later:
-            return _IDLE_TURN
-        return max(0.0, min(_IDLE_TURN, self._later[0][0] - self._clock()))
+            return turn
+        return max(0.0, min(turn, self._later[0][0] - self._clock()))
 
     def _start_runnable(self) -> None:
         while (
@@ -179,7 +183,23 @@ class Fetcher:
             self._loop.add(transfer.handle)
 
     def _new_transfer(self) -> Transfer:
-        return Transfer(self._settings, self._guard, self._ca_file, self._agent)
+        return Transfer(
+            self._settings,
+            self._guard,
+            ca_file=self._ca_file,
+            agent=self._agent,
+            clock=self._clock,
+        )
+
+    def _give_up_silent(self) -> None:
+        now = self._clock()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_FOR_SILENCE
+        since = now - self._settings.stall_timeout
+        for handle, (transfer, _) in list(self._running.items()):
+            if transfer.heard is not None and transfer.heard < since:
+                self._end(handle, SILENT, "")
 
     def _end(self, handle: object, code: int, message: str) -> None:
         transfer, request = self._running.pop(handle)

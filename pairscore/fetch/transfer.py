@@ -1,7 +1,7 @@
 """One GET: a libcurl easy handle, configured once and reused, and what became of it."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -45,16 +45,25 @@ class _Attempt:
     over_cap: bool = False
     refused: list[str] = field(default_factory=list)
     opened: int = 0
+    headers_ended: bool = False
+    heard: float | None = None
 
 
 class Transfer:
     """A reusable GET. Only the thread that owns the multi handle may touch it."""
 
     def __init__(
-        self, settings: FetchSettings, guard: AddressGuard, ca_file: str, agent: str
+        self,
+        settings: FetchSettings,
+        guard: AddressGuard,
+        *,
+        ca_file: str,
+        agent: str,
+        clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._guard = guard
+        self._clock = clock
         self._attempt = _Attempt()
         self.handle: Any = pycurl.Curl()
         self._configure(ca_file, agent)
@@ -63,6 +72,11 @@ class Transfer:
         """Point the handle at `url`; adding it to a multi handle begins the attempt."""
         self._attempt = _Attempt()
         self.handle.setopt(pycurl.URL, url)
+
+    @property
+    def heard(self) -> float | None:
+        """When the server was last heard of; None while it has not been asked."""
+        return self._attempt.heard
 
     def body(self) -> bytes:
         """The body received, decoded; may be taken once."""
@@ -76,6 +90,7 @@ class Transfer:
             status=info(pycurl.RESPONSE_CODE),
             received=attempt.received,
             over_cap=attempt.over_cap,
+            headers_ended=attempt.headers_ended,
             refused=tuple(attempt.refused),
             opened=attempt.opened,
             request_sent=info(pycurl.REQUEST_SIZE) > 0,
@@ -103,8 +118,6 @@ class Transfer:
                 pycurl.CONNECTTIMEOUT_MS,
                 _milliseconds(min(settings.connect_timeout, settings.timeout)),
             ),
-            (pycurl.LOW_SPEED_LIMIT, 1),
-            (pycurl.LOW_SPEED_TIME, max(1, round(settings.stall_timeout))),
             (pycurl.MAXFILESIZE_LARGE, settings.max_bytes),
             (pycurl.BUFFERSIZE, _RECEIVE_BUFFER),
             # Images are compressed already. A server that encodes all the same is decoded by
@@ -117,6 +130,7 @@ class Transfer:
             (pycurl.PROXY, settings.proxy or ""),
             (pycurl.WRITEFUNCTION, self._write),
             (pycurl.HEADERFUNCTION, self._note_header),
+            (pycurl.PREREQFUNCTION, self._note_request),
         )
         for option, value in options:
             self.handle.setopt(option, value)
@@ -125,6 +139,7 @@ class Transfer:
 
     def _write(self, data: bytes) -> int | None:
         attempt = self._attempt
+        attempt.heard = self._clock()
         attempt.received += len(data)
         if not 200 <= attempt.status < 300:
             return None if attempt.received <= _UNWANTED_BYTES else 0
@@ -138,12 +153,24 @@ class Transfer:
     def _note_header(self, line: bytes) -> None:
         # getinfo() may not be called from a callback, and what to do with a body depends on its
         # status.
+        attempt = self._attempt
+        attempt.heard = self._clock()
         if line.startswith(b"HTTP/"):
-            attempt, status = self._attempt, line.split(maxsplit=2)[1:2]
+            status = line.split(maxsplit=2)[1:2]
             attempt.status = int(status[0][:3]) if status and status[0].isdigit() else 0
+            attempt.headers_ended = False
             # Addresses noted so far led to this response; those that follow are of a redirect.
             attempt.refused.clear()
             attempt.opened = 0
+        elif not line.strip():
+            attempt.headers_ended = True
+            if 300 <= attempt.status < 400:
+                # The next request may have to wait for a connection, which is nobody's silence.
+                attempt.heard = None
+
+    def _note_request(self, *_connection: object) -> int:
+        self._attempt.heard = self._clock()
+        return int(pycurl.PREREQFUNC_OK)
 
     def _open_socket(self, _purpose: int, address: _Address) -> socket.socket | int:
         # libcurl calls this with each address that it is about to connect to, after resolving and

@@ -10,6 +10,8 @@ from typing import Final
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
 
+# Not libcurl's, whose low-speed limit averages over so long that it comes after most deadlines.
+SILENT: Final = -1
 RESOLVE_HOST: Final = 6
 _UNSUPPORTED_PROTOCOL, _MALFORMED_URL = 1, 3
 _RESOLVE_PROXY, _COULDNT_CONNECT = 5, 7
@@ -30,13 +32,15 @@ _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 class Evidence:
     """What is known about an attempt that has ended; sizes are bytes, times seconds.
 
-    `refused` are the addresses that the guard did not permit and `opened` counts those it did;
-    `url` is the one that was asked last, after redirects.
+    `status` is that of the last response, 0 without one, and `headers_ended` whether its headers
+    were whole. `refused` are the addresses that the guard did not permit and `opened` counts those
+    it did, since the last response. `url` is the one that was asked last, after redirects.
     """
 
     status: int
     received: int
     over_cap: bool
+    headers_ended: bool
     refused: tuple[str, ...]
     opened: int
     request_sent: bool
@@ -48,18 +52,22 @@ class Evidence:
 def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:
     """The failure that libcurl's `code` (0: none) and the evidence amount to; None for a good body.
 
+    `SILENT` is the code of an attempt given up because nothing came for `stall_timeout`.
     A name that did not resolve (`RESOLVE_HOST`) is reported as temporary; only asking the resolver
     can tell.
     """
     # An error is an error however its page ends; of a redirect only the body is not wanted.
     refused = evidence.status >= 400
     unwanted_body = code in (_WRITE_ERROR, _FILESIZE_EXCEEDED) and 300 <= evidence.status < 400
-    if code == 0 or refused or unwanted_body:
+    if refused or unwanted_body or (code == 0 and evidence.headers_ended):
         return _judge_status(evidence)
+    if code == 0:
+        # libcurl is content with headers that stop short.
+        return Failure(Reason.CONNECT_ERROR, "closed inside the headers", retryable=True)
     if evidence.over_cap or code == _FILESIZE_EXCEEDED:
         return Failure(Reason.TOO_LARGE, f"over {settings.max_bytes:,} bytes")
-    if code == _TIMED_OUT:
-        return _judge_timeout(message, evidence, settings)
+    if code in (SILENT, _TIMED_OUT):
+        return _judge_timeout(code, evidence, settings)
     if code == _COULDNT_CONNECT and evidence.refused and not evidence.opened:
         return Failure(Reason.BLOCKED_ADDRESS, _blocked(evidence.refused))
     return _judge_code(code, message, evidence, settings)
@@ -77,11 +85,11 @@ def _judge_status(evidence: Evidence) -> Failure | None:
     )
 
 
-def _judge_timeout(message: str, evidence: Evidence, settings: FetchSettings) -> Failure:
+def _judge_timeout(code: int, evidence: Evidence, settings: FetchSettings) -> Failure:
     if evidence.request_sent:
-        stalled = "too slow" in message
-        limit = settings.stall_timeout if stalled else settings.timeout
-        what = "no data for" if stalled else "not done within"
+        silent = code == SILENT
+        limit = settings.stall_timeout if silent else settings.timeout
+        what = "no data for" if silent else "not done within"
         detail = f"{what} {limit:g} s, {evidence.received:,} bytes received"
         return Failure(Reason.TIMEOUT, detail, retryable=True)
     limit = min(settings.connect_timeout, settings.timeout)
