@@ -3,6 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+DIR ?= demo-data
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo score test check format bench lock docs wheel clean
@@ -16,7 +17,7 @@ $(READY): pyproject.toml constraints.txt scripts/setup
 	@bash scripts/setup $(VENV)
 
 demo: $(READY) ## Make a data set of 300 rows, serve it, score it, show what came out
-	@$(BIN)/pairscore demo demo-data --score
+	@$(BIN)/pairscore demo "$(DIR)" --score
 
 score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model demo"]
 	@test -n "$(CSV)" || { echo 'make score: say which file: make score CSV=challenge_set.csv' >&2; exit 2; }

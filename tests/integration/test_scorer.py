@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import pairscore.image
 from pairscore.clip import ClipModel, load_model
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
 from pairscore.scorer import Scorer, ScorerClosed, ScorerCrashed, score_pairs
@@ -63,6 +64,16 @@ def scorer(settings: Settings, model: ClipModel) -> Iterator[Scorer]:
 
 def result(scorer: Scorer, url: str, caption: str = "a red circle") -> Outcome:
     return scorer.submit(Pair(url, caption)).result(timeout=DEADLINE)
+
+
+def score_of(outcome: Outcome) -> Score:
+    assert isinstance(outcome, Score), outcome
+    return outcome
+
+
+def failure_of(outcome: Outcome) -> Failure:
+    assert isinstance(outcome, Failure), outcome
+    return outcome
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -121,7 +132,10 @@ def test_a_pair_scores_the_same_alone_and_among_others(settings, model, server):
         together = list(scorer.score_pairs(zip(urls, captions, strict=True)))
     with Scorer(settings, model=model) as scorer:
         alone = [result(scorer, u, c) for u, c in zip(urls, captions, strict=True)]
-    differences = [abs(a.similarity - b.similarity) for a, b in zip(together, alone, strict=True)]
+    differences = [
+        abs(score_of(a).similarity - score_of(b).similarity)
+        for a, b in zip(together, alone, strict=True)
+    ]
     assert max(differences) < 1e-3
 
 
@@ -170,7 +184,7 @@ def test_failures_leave_the_other_rows_of_their_batch_alone(scorer, server):
         Reason.EMPTY_CAPTION,
         None,
     ]
-    assert outcomes[1].error == "http_error: 404"
+    assert failure_of(outcomes[1]).error == "http_error: 404"
     assert outcomes[2].image_sha256 is not None
 
 
@@ -178,7 +192,7 @@ def test_permanent_failure_is_remembered_and_a_temporary_one_is_not(scorer, serv
     gone, busy = server.url("/gone.jpg"), server.add("/busy.jpg", picture(1))
     server.statuses["/busy.jpg"] = [503] * 3
     assert [result(scorer, gone).attempts for _ in range(2)] == [1, 0]
-    assert result(scorer, busy).error == "http_error: 503"
+    assert failure_of(result(scorer, busy)).error == "http_error: 503"
     assert isinstance(result(scorer, busy), Score)
     assert server.hits == {"/gone.jpg": 1, "/busy.jpg": 4}
 
@@ -236,7 +250,7 @@ class Broken:
 
 def test_dead_stage_raises_in_every_future_and_nothing_hangs(settings, model, server):
     urls = [server.add(f"/{n}.jpg", picture(n)) for n in range(20)]
-    with Scorer(settings, model=Broken(model)) as scorer:
+    with Scorer(settings, model=cast(ClipModel, Broken(model))) as scorer:
         futures = [scorer.submit(Pair(url, "a dog")) for url in urls]
         for future in futures:
             with pytest.raises(ScorerCrashed) as caught:
@@ -251,20 +265,18 @@ def test_dead_stage_raises_in_every_future_and_nothing_hangs(settings, model, se
 def test_defect_in_one_image_is_its_internal_failure_and_is_logged(
     settings, model, server, monkeypatch, caplog
 ):
-    import pairscore.scorer.scorer as module
-
-    real, poison = module.decode, picture(7)
+    real, poison = pairscore.image.decode, picture(7)
 
     def decode(data: bytes, *, max_pixels: int) -> Any:
         if data == poison:
             raise KeyError("defect")
         return real(data, max_pixels=max_pixels)
 
-    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr("pairscore.scorer.scorer.decode", decode)
     bad, good = server.add("/bad.jpg", poison), server.add("/good.jpg", picture(8))
     with Scorer(settings, model=model) as scorer:
         outcomes = list(scorer.score_pairs([(bad, "a dog"), (good, "a dog")]))
-    assert outcomes[0].error == "internal: decoding: KeyError"
+    assert failure_of(outcomes[0]).error == "internal: decoding: KeyError"
     assert isinstance(outcomes[1], Score)
     assert "Traceback" in caplog.text
     assert "/bad.jpg" in caplog.text
@@ -321,10 +333,11 @@ def test_without_a_cache_scores_are_the_same(settings, model, server):
     urls = [server.add(f"/{n}.jpg", picture(n)) for n in range(5)] * 2
     bare = settings.model_copy(update={"cache_bytes": 0})
     with Scorer(settings, model=model) as scorer:
-        cached = [o.similarity for o in scorer.score_pairs([(u, "a dog") for u in urls])]
+        cached = [score_of(o).similarity for o in scorer.score_pairs([(u, "a dog") for u in urls])]
     with Scorer(bare, model=model) as scorer:
         uncached = [
-            o.similarity for o in scorer.score_pairs([(u, "a dog") for u in urls], window=1)
+            score_of(o).similarity
+            for o in scorer.score_pairs([(u, "a dog") for u in urls], window=1)
         ]
     assert cached == pytest.approx(uncached, abs=1e-3)
     assert sum(server.hits.values()) == 15
@@ -334,6 +347,6 @@ def test_score_pairs_makes_and_ends_a_scorer_of_its_own(settings, server):
     url = server.add("/1.jpg", picture(1))
     outcomes = list(score_pairs([(url, "a dog"), Pair("nonsense", "a cat")], settings))
     assert isinstance(outcomes[0], Score)
-    assert outcomes[1].reason is Reason.INVALID_URL
-    assert np.isfinite(outcomes[0].similarity)
+    assert failure_of(outcomes[1]).reason is Reason.INVALID_URL
+    assert np.isfinite(score_of(outcomes[0]).similarity)
     assert not [t.name for t in threading.enumerate() if t.name == "pairscore-encode"]

@@ -13,7 +13,7 @@ from pairscore.scorer.work import ContentWork, Encoded, InFlight, Row, UrlWork
 
 A = Url("http://a.example/1.jpg", "a.example")
 B = Url("http://b.example/2.jpg", "b.example")
-EMBEDDING = np.ones(4, np.float32) / 2
+EMBEDDING = np.full(4, 0.5, np.float32)
 
 
 def table(cache_bytes: int = 100_000) -> InFlight:
@@ -28,11 +28,20 @@ def score(sha256: str, attempts: int) -> Score:
     return Score(1.0, 0.5, False, sha256, attempts)
 
 
+def begun(admitted: object) -> UrlWork:
+    assert isinstance(admitted, UrlWork), admitted
+    return admitted
+
+
+def decoding(fetched: object) -> ContentWork:
+    assert isinstance(fetched, ContentWork), fetched
+    return fetched
+
+
 def test_rows_of_a_url_in_flight_wait_for_one_fetch():
     flights = table()
     first, second = row(), row()
-    work = flights.admit(A, first)
-    assert isinstance(work, UrlWork)
+    begun(flights.admit(A, first))
     assert flights.admit(A, second) is None
     assert flights.waiting() == 1
 
@@ -40,11 +49,9 @@ def test_rows_of_a_url_in_flight_wait_for_one_fetch():
 def test_urls_of_one_content_wait_for_one_decoding_and_keep_their_own_attempts():
     flights = table()
     rows = [row(), row()]
-    works = [flights.admit(url, r) for url, r in zip((A, B), rows, strict=True)]
-    assert all(isinstance(work, UrlWork) for work in works)
+    works = [begun(flights.admit(url, r)) for url, r in zip((A, B), rows, strict=True)]
     works[0].attempts, works[1].attempts = 1, 3
-    content = flights.fetched(works[0], "sha")
-    assert isinstance(content, ContentWork)
+    content = decoding(flights.fetched(works[0], "sha"))
     assert flights.fetched(works[1], "sha") is None
     late = row()
     assert flights.admit(B, late) is None
@@ -56,8 +63,8 @@ def test_urls_of_one_content_wait_for_one_decoding_and_keep_their_own_attempts()
 
 def test_what_was_scored_lately_needs_no_work_and_no_attempt():
     flights = table()
-    work = flights.admit(A, row())
-    content = flights.fetched(work, "sha")
+    work = begun(flights.admit(A, row()))
+    content = decoding(flights.fetched(work, "sha"))
     flights.encoded(content, EMBEDDING)
     again = row()
     known = flights.admit(A, again)
@@ -72,7 +79,7 @@ def test_what_was_scored_lately_needs_no_work_and_no_attempt():
 def test_only_failures_that_would_come_again_are_remembered(retryable):
     flights = table()
     first = row()
-    work = flights.admit(A, first)
+    work = begun(flights.admit(A, first))
     work.attempts = 2
     failure = Failure(Reason.HTTP_ERROR, "404", retryable=retryable)
     ended = flights.failed(work, failure)
@@ -87,8 +94,8 @@ def test_only_failures_that_would_come_again_are_remembered(retryable):
 def test_failure_of_a_content_is_that_of_every_url_that_led_to_it():
     flights = table()
     rows = [row(), row()]
-    works = [flights.admit(url, r) for url, r in zip((A, B), rows, strict=True)]
-    content = flights.fetched(works[0], "sha")
+    works = [begun(flights.admit(url, r)) for url, r in zip((A, B), rows, strict=True)]
+    content = decoding(flights.fetched(works[0], "sha"))
     flights.fetched(works[1], "sha")
     ended = flights.failed(content, Failure(Reason.CORRUPT_IMAGE))
     assert {r for r, _ in ended} == set(rows)
@@ -99,7 +106,7 @@ def test_failure_of_a_content_is_that_of_every_url_that_led_to_it():
 def test_abandoned_rows_raise_and_later_outcomes_for_them_are_ignored():
     flights = table()
     waiting = row()
-    work = flights.admit(A, waiting)
+    work = begun(flights.admit(A, waiting))
     flights.abandon(RuntimeError("stage ended"))
     flights.settle(flights.failed(work, Failure(Reason.TIMEOUT)))
     with pytest.raises(RuntimeError, match="stage ended"):
