@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 
 from pairscore.clip.architecture import Architecture
 from pairscore.clip.fingerprint import digest
-from pairscore.clip.onnx_graph import ACTIVATIONS, GRAPH_VERSION, write_text, write_vision
-from pairscore.clip.onnx_nodes import Int8Linear
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.weights import open_weights
 from pairscore.errors import EnvironmentFault, ModelError
 
+# Part of an export's identity: a change of what the graphs compute needs a new one.
+_GRAPH_VERSION = 1
 _MANIFEST = "manifest.json"
 _LOCK_TIMEOUT = 600.0
 
@@ -40,7 +40,7 @@ class Export:
     @property
     def key(self) -> str:
         """Name of the export's folder: equal for equal graphs."""
-        return digest([self.identity, str(GRAPH_VERSION), str(self.int8_limit)])[:32]
+        return digest([self.identity, str(_GRAPH_VERSION), str(self.int8_limit)])[:32]
 
 
 def default_cache_dir() -> Path:
@@ -81,6 +81,10 @@ def exported(export: Export, cache: Path) -> Path:
 
 
 def _export(export: Export, folder: Path) -> None:
+    # A process that finds the export there has no need of onnx.
+    from pairscore.clip.onnx_graph import ACTIVATIONS, write_text, write_vision
+    from pairscore.clip.onnx_nodes import Int8Linear
+
     architecture = export.architecture
     for tower in (architecture.vision, architecture.text):
         if tower.activation not in ACTIVATIONS:

@@ -20,9 +20,6 @@ from pairscore.clip.onnx_nodes import CONTRIB, Graph, Int8Linear, Linear, float_
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.weights import Weights
 
-# Part of an export's identity: a change of what the graphs compute needs a new one.
-GRAPH_VERSION: Final = 1
-
 ACTIVATIONS: Final = {
     "quick_gelu": ("QuickGelu", CONTRIB, {"alpha": 1.702}),
     "gelu": ("Gelu", CONTRIB, {}),
@@ -166,7 +163,12 @@ def _patches(
     mean = np.asarray(preprocessing.mean)[:, None, None]
     weight = (kernel * (preprocessing.rescale / std)).reshape(width, -1).T
     bias = -(kernel * (mean / std)).sum(axis=(1, 2, 3)).astype(np.float32)
-    rows = graph.op("Reshape", "pixels", graph.integers(0, 3, grid, size, grid, size))
+    rows, used = "pixels", grid * size
+    if used < architecture.image_size:
+        # A convolution leaves out what fills no patch.
+        start, end = graph.integers(0, 0), graph.integers(used, used)
+        rows = graph.op("Slice", rows, start, end, graph.integers(2, 3))
+    rows = graph.op("Reshape", rows, graph.integers(0, 3, grid, size, grid, size))
     rows = graph.op("Transpose", rows, perm=[0, 2, 4, 1, 3, 5])
     rows = graph.op("Reshape", rows, graph.integers(0, grid * grid, 3 * size * size))
     if quantised is None:

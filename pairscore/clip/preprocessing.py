@@ -138,4 +138,6 @@ def _channels(
     if not isinstance(values, list) or len(values) != 3:
         raise ModelError(f"model {name}: {key} is {values!r}; three numbers are needed")
     red, green, blue = (float(value) for value in values)
+    if key == "image_std" and 0 in (red, green, blue):
+        raise ModelError(f"model {name}: {key} is {values!r}; none may be zero")
     return red, green, blue
