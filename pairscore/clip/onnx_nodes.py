@@ -142,6 +142,7 @@ class Int8Linear:
     def __call__(
         self, graph: Graph, x: str, weights: list[NDArray[np.float32]], biases: list[Any]
     ) -> list[str]:
+        """Quantise `x` once for all the layers."""
         x, scale, zero = graph.ops(3, "DynamicQuantizeLinear", x)
         layers = zip(weights, biases, strict=True)
         return [self.layer(graph, x, scale, zero, weight, bias) for weight, bias in layers]

@@ -1,6 +1,7 @@
 """Where and how a model runs, for what is asked and what the machine has."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,13 @@ from pairscore.settings import Settings
 
 
 def capabilities(**known) -> Capabilities:
-    plain = {"cuda": False, "mps": False, "onnxruntime": True, "cores": 2, "machine": "x86_64"}
+    plain: dict[str, Any] = {
+        "cuda": False,
+        "mps": False,
+        "onnxruntime": True,
+        "cores": 2,
+        "machine": "x86_64",
+    }
     return Capabilities(**(plain | {"cpu_flags": frozenset()} | known))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,9 +100,18 @@ def test_vocabulary_and_merges_do_where_there_is_no_tokenizer_json(folder, ours,
 
 def test_padding_and_truncation_kept_in_the_file_are_not_applied(tmp_path, ours):
     make_tiny_clip(tmp_path)
-    pad = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
+    pad: dict[str, Any] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+    }
     pad |= {"pad_id": EOS, "pad_type_id": 0, "pad_token": "<|endoftext|>"}
-    cut = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    cut: dict[str, Any] = {
+        "direction": "Right",
+        "max_length": 5,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     edit_json(tmp_path / "tokenizer.json", padding=pad, truncation=cut)
 
     assert load(tmp_path)(["a dog", "red " * 9]) == ours(["a dog", "red " * 9])
