@@ -17,11 +17,13 @@ DEADLINE = 20.0
 class Fetching:
     """Fetches from loopback, with retries that do not wait unless the server asks for it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, jitter: float = 0.0, **settings: Any) -> None:
         settings = {"allow_networks": "127.0.0.0/8", **settings}
         self.crashes: list[BaseException] = []
         self.crashed = threading.Event()
-        self.fetcher = Fetcher(FetchSettings(**settings), on_crash=self._crash, jitter=lambda: 0.0)
+        self.fetcher = Fetcher(
+            FetchSettings(**settings), on_crash=self._crash, jitter=lambda: jitter
+        )
 
     def start(self, url: str) -> Future[FetchResult]:
         """Begin to fetch; the body keeps its slot until the test says that it is consumed."""
@@ -33,6 +35,11 @@ class Fetching:
             future.set_result(parsed)
         return future
 
+    def consume(self, *futures: Future[FetchResult]) -> None:
+        """Consume each body as soon as it is there."""
+        for future in futures:
+            future.add_done_callback(self._consume)
+
     def get(self, url: str) -> FetchResult:
         """Fetch and consume."""
         return self.get_all([url])[0]
@@ -40,8 +47,7 @@ class Fetching:
     def get_all(self, urls: Iterable[str]) -> list[FetchResult]:
         """Fetch many at once and consume each as it comes; results are in the order of `urls`."""
         futures = [self.start(url) for url in urls]
-        for future in futures:
-            future.add_done_callback(self._consume)
+        self.consume(*futures)
         return results(futures)
 
     def body(self, url: str) -> bytes:
@@ -85,6 +91,21 @@ def results(futures: Iterable[Future[FetchResult]]) -> list[FetchResult]:
     _, left = wait_for(futures, timeout=DEADLINE)
     assert not left, f"{len(left)} of {len(futures)} transfers did not end"
     return [future.result() for future in futures]
+
+
+def fetched(futures: Iterable[Future[FetchResult]]) -> list[Fetched]:
+    """The results of transfers that are expected to succeed."""
+    ended = results(futures)
+    successes = [result for result in ended if isinstance(result, Fetched)]
+    assert len(successes) == len(ended), ended
+    return successes
+
+
+def parsed_url(text: str) -> Url:
+    """A URL that is expected to be one."""
+    url = parse_url(text)
+    assert isinstance(url, Url), url
+    return url
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -27,6 +27,7 @@ from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
 
 _IDLE_TURN: Final = 60.0
+_CLOSE_WITHIN: Final = 2.0
 _LOOK_FOR_SILENCE: Final = 0.5
 
 
@@ -124,10 +125,10 @@ class Fetcher:
             return
         self._closing = True
         self._loop.wake()
-        self._thread.join(timeout=10)
+        # At its very end libcurl waits for lookups in flight, which take 10 s where no resolver
+        # answers; that wait is left to the thread, which does not keep the process.
+        self._thread.join(timeout=_CLOSE_WITHIN)
         self._names.close()
-        if not self._thread.is_alive():
-            self._loop.close()
 
     def _run(self) -> None:
         try:
@@ -146,6 +147,7 @@ class Fetcher:
                 transfer.close()
             for transfer in self._idle:
                 transfer.close()
+            self._loop.close()
 
     def _take_in(self) -> None:
         inbox = self._inbox

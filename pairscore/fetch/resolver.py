@@ -1,12 +1,16 @@
 """Tells a name that does not exist from a resolver that could not say, which libcurl does not."""
 
 import socket
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from pairscore.pair import Failure
+
+_Question: TypeAlias = tuple[str, Failure, Callable[[Failure], None]]
 
 # RFC 6761 section 6.4: nothing under it ever resolves.
 _NEVER = ".invalid"
@@ -14,26 +18,39 @@ _ABSENT = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI
 
 
 class NameCheck:
-    """Asks the system's resolver again about names that failed, off the fetch thread."""
+    """Asks the system's resolver again about names that failed, off the fetch thread.
+
+    Its threads, `threads` of them when they are needed, do not keep the process from ending.
+    """
 
     def __init__(self, threads: int = 4) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pairscore-dns")
+        self._limit = threads
+        self._threads: list[threading.Thread] = []
+        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
+        self._closed = False
 
     def settle(self, url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
         """Call `done` from another thread with `failure`, permanent if there is no such name.
 
-        `url` may be anything that a redirect led to.
+        `url` may be anything that a redirect led to. Only one thread may call this.
         """
-        self._pool.submit(self._settle, url, failure, done)
+        self._questions.put((url, failure, done))
+        if len(self._threads) < self._limit:
+            thread = threading.Thread(target=self._run, name="pairscore-dns", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def close(self) -> None:
         """Give up what has not begun; a lookup that hangs is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        for _ in self._threads:
+            self._questions.put(None)
 
-    @staticmethod
-    def _settle(url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
-        host = _host_of(url)
-        done(replace(failure, retryable=host is not None and not does_not_exist(host)))
+    def _run(self) -> None:
+        while (question := self._questions.get()) is not None and not self._closed:
+            url, failure, done = question
+            host = _host_of(url)
+            done(replace(failure, retryable=host is not None and not does_not_exist(host)))
 
 
 def does_not_exist(host: str) -> bool:

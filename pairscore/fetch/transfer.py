@@ -126,8 +126,10 @@ class Transfer:
             (pycurl.HTTPHEADER, ["Accept: image/*, */*;q=0.5"]),
             (pycurl.USERAGENT, agent),
             (pycurl.CAINFO, ca_file),
-            # An empty string, unlike an unset option, also ignores the proxies of the environment.
+            # Empty strings, unlike unset options, also ignore the environment: its proxies, and the
+            # hosts that it would have asked directly, without the guard.
             (pycurl.PROXY, settings.proxy or ""),
+            (pycurl.NOPROXY, ""),
             (pycurl.WRITEFUNCTION, self._write),
             (pycurl.HEADERFUNCTION, self._note_header),
             (pycurl.PREREQFUNCTION, self._note_request),

@@ -69,3 +69,30 @@ def test_every_failure_is_settled_whatever_its_url_looks_like(monkeypatch, url, 
     assert done.wait(10)
     names.close()
     assert settled == [Failure(Reason.DNS_ERROR, "Could not resolve host", retryable=retryable)]
+
+
+def test_closing_gives_up_what_waits_behind_a_lookup_that_hangs(monkeypatch):
+    asked, let_go = threading.Semaphore(0), threading.Event()
+    settled: list[Failure] = []
+
+    def hang(*args: object, **kwargs: object) -> object:
+        asked.release()
+        assert let_go.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    names = NameCheck(threads=2)
+    for number in range(5):
+        names.settle(f"http://host{number}.example/", UNRESOLVED, settled.append)
+    assert asked.acquire(timeout=10)
+    assert asked.acquire(timeout=10)
+    threads = [thread for thread in threading.enumerate() if thread.name == "pairscore-dns"]
+    names.close()
+    assert settled == []
+    assert len(threads) == 2
+    assert all(thread.daemon for thread in threads)
+    let_go.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert settled == [UNRESOLVED, UNRESOLVED]
