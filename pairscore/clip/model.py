@@ -154,7 +154,7 @@ def load_model(settings: Settings, capabilities: Capabilities | None = None) -> 
         backend = _onnx_backend(export, cache, capabilities)
         identity = export.key
     else:
-        backend = _torch_backend(files, preprocessing, choice, batch_size)
+        backend = _torch_backend(files, preprocessing, choice, batch_size, capabilities)
     return ClipModel(
         files,
         choice,
@@ -182,7 +182,11 @@ def _onnx_backend(export: Export, cache: Path, capabilities: Capabilities) -> Ba
 
 
 def _torch_backend(
-    files: ModelFiles, preprocessing: Preprocessing, choice: Choice, batch_size: int
+    files: ModelFiles,
+    preprocessing: Preprocessing,
+    choice: Choice,
+    batch_size: int,
+    capabilities: Capabilities,
 ) -> Backend:
     from pairscore.clip.torch_backend import TorchBackend
 
@@ -192,4 +196,5 @@ def _torch_backend(
         device=choice.device,
         precision=choice.precision,
         batch_size=batch_size,
+        threads=capabilities.cores,
     )

@@ -1,8 +1,14 @@
-"""Runs transformers' CLIPModel with torch, on a GPU or a CPU."""
+"""Runs transformers' CLIPModel with torch, on a GPU or a CPU.
+
+On a CPU, cores work on different small batches, each on one thread (see `onnx_backend` for why); a
+GPU is given one batch after the other.
+"""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,14 +23,18 @@ from pairscore.clip.source import ModelFiles
 from pairscore.clip.tokenizer import Caption
 from pairscore.errors import ModelError
 
+# Two threads that set and put back at the same time would take each other's 1 for the original.
+_configuring = threading.Lock()
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Per thread of a CPU; more gains nothing there.
+_CPU_IMAGES, _CPU_CAPTIONS = 8, 16
 Floats = NDArray[np.float32]
 
 
 class TorchBackend:
     """Both encoders on one device; pixels are normalised and embeddings scaled in fp32.
 
-    At most `batch_size` images or captions are on the device at once.
+    At most `batch_size` images or captions go to a GPU at once; a CPU works on `threads` at a time.
     """
 
     def __init__(
@@ -35,10 +45,18 @@ class TorchBackend:
         device: ChosenDevice,
         precision: ChosenPrecision,
         batch_size: int,
+        threads: int,
     ) -> None:
         self._device = torch.device(device)
         self._dtype = _DTYPES[precision]
-        self._batch_size = batch_size
+        on_cpu = device == "cpu"
+        self._images = min(batch_size, _CPU_IMAGES) if on_cpu else batch_size
+        self._captions = min(batch_size, _CPU_CAPTIONS) if on_cpu else batch_size
+        self._pool = ThreadPoolExecutor(
+            threads if on_cpu else 1,
+            thread_name_prefix="pairscore-torch",
+            initializer=_use_one_core if on_cpu else None,
+        )
         self._model = _load(files, self._dtype, self._device)
         std = np.asarray(preprocessing.std)
         self._scale = self._channels(preprocessing.rescale / std)
@@ -46,31 +64,37 @@ class TorchBackend:
 
     def embed_images(self, pixels: NDArray[np.uint8]) -> Floats:
         """Float32 [n, d] of length 1 from uint8 [n, 3, height, width]."""
-        return self._run(self._encode_images, [pixels[part] for part in self._slices(len(pixels))])
+        parts = [pixels[part] for part in _slices(len(pixels), self._images)]
+        return self._run(self._encode_images, parts)
 
     def embed_captions(self, captions: Sequence[Caption]) -> Floats:
         """Float32 [n, d] of length 1, in the order of `captions`."""
         order = sorted(range(len(captions)), key=lambda index: captions[index].length)
-        groups = [[captions[i] for i in order[part]] for part in self._slices(len(captions))]
+        parts = _slices(len(captions), self._captions)
+        groups = [[captions[i] for i in order[part]] for part in parts]
         embeddings = self._run(self._encode_captions, groups)
         restored = np.empty_like(embeddings)
         restored[order] = embeddings
         return restored
 
     def close(self) -> None:
-        """Nothing runs between calls."""
+        """End the threads."""
+        self._pool.shutdown()
 
-    @torch.inference_mode()
     def _run(self, encode: Callable[[Any], torch.Tensor], batches: list[Any]) -> Floats:
+        @torch.inference_mode()
+        def embed(batch: Any) -> torch.Tensor:  # noqa: ANN401  # pixels or captions
+            return normalize(encode(batch).float(), dim=-1)
+
         # Results are fetched after the last batch is under way: fetching waits for the device.
-        results = [normalize(encode(batch).float(), dim=-1) for batch in batches]
-        embeddings: Floats = torch.cat(results).cpu().numpy()
+        embeddings: Floats = torch.cat(list(self._pool.map(embed, batches))).cpu().numpy()
         return embeddings
 
     def _encode_images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         on_device = self._send(pixels).float()
         normalised = torch.addcmul(self._shift, on_device, self._scale).to(self._dtype)
-        features: torch.Tensor = self._model.get_image_features(normalised).pooler_output
+        with self._unrounded():
+            features: torch.Tensor = self._model.get_image_features(normalised).pooler_output
         return features
 
     def _encode_captions(self, captions: Sequence[Caption]) -> torch.Tensor:
@@ -82,6 +106,12 @@ class TorchBackend:
         features: torch.Tensor = self._model.get_text_features(self._send(ids)).pooler_output
         return features
 
+    def _unrounded(self) -> AbstractContextManager[None]:
+        """Keep cuDNN from rounding fp32 to TF32, as it would in the patches' convolution."""
+        if self._device.type != "cuda" or self._dtype != torch.float32:
+            return nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
     def _send(self, array: NDArray[Any]) -> torch.Tensor:
         if self._device.type != "cuda":
             # A copy, as torch warns of memory that it may not write to.
@@ -91,9 +121,23 @@ class TorchBackend:
     def _channels(self, values: NDArray[np.float64]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
 
-    def _slices(self, count: int) -> list[slice]:
-        starts = range(0, count, self._batch_size)
-        return [slice(start, start + self._batch_size) for start in starts]
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _use_one_core() -> None:
+    """Have torch use one core in the calling thread, and what it did in all others.
+
+    `torch.set_num_threads` also sets what threads start with that come to torch later; one that
+    ends at once puts this back.
+    """
+    with _configuring:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restore = threading.Thread(target=torch.set_num_threads, args=(threads,))
+        restore.start()
+        restore.join()
 
 
 def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> CLIPModel:
