@@ -4,12 +4,10 @@ import csv
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from pairscore.csv_file import default_output
 from pairscore.demo.dataset import make_dataset
@@ -79,8 +77,9 @@ def _advice(source: Path) -> str:
 
 
 def _score(source: Path) -> None:
-    options = ("--model", "demo", "--allow-net", _LOOPBACK, "--timeout", "2", "--overwrite")
-    command = [sys.executable, "-m", "pairscore", "score", str(source), *options]
+    # Two attempts: enough for what is flaky in it, and what is dead does not hold the demo up.
+    options = ("--model", "demo", "--allow-net", _LOOPBACK, "--timeout", "2", "--attempts", "2")
+    command = [sys.executable, "-m", "pairscore", "score", str(source), *options, "--overwrite"]
     ended = subprocess.run(command, check=False)  # noqa: S603 - our own command
     if ended.returncode:
         sys.exit(ended.returncode)
@@ -91,17 +90,14 @@ def _show_extremes(console: Console, scored: Path) -> None:
         rows = [row for row in csv.DictReader(lines) if row.get("similarity")]
     rows.sort(key=lambda row: -float(row["similarity"]))
     shown = min(_SHOWN, len(rows) // 2)
-    console.print(_table(f"best {shown} of {len(rows):,}", rows[:shown]))
-    console.print(_table(f"worst {shown}", rows[len(rows) - shown :]))
+    best, worst = rows[:shown], rows[len(rows) - shown :]
+    for title, extreme in ((f"best {shown} of {len(rows):,}", best), (f"worst {shown}", worst)):
+        console.out(f"\n{title:<16}  {'similarity':>10}  caption", highlight=False)
+        for row in extreme:
+            console.out(_line(row), highlight=False)
 
 
-def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("similarity", justify="right")
-    table.add_column("image")
-    table.add_column("caption")
-    for row in rows:
-        image, caption = row["url"].rpartition("/")[2], " ".join(row["caption"].split())
-        cut = caption if len(caption) <= _CELL else f"{caption[: _CELL - 1]}…"
-        table.add_row(row["similarity"], image, cut)
-    return table
+def _line(row: dict[str, str]) -> str:
+    image, caption = row["url"].rpartition("/")[2], " ".join(row["caption"].split())
+    cut = caption if len(caption) <= _CELL else f"{caption[: _CELL - 1]}…"
+    return f"{image[-16:]:<16}  {row['similarity']:>10}  {cut}"

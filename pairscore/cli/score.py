@@ -5,7 +5,6 @@ import sys
 import time
 
 from rich.console import Console
-from rich.table import Table
 
 from pairscore.cli.progress import reporter
 from pairscore.csv_file import Plan, Summary, run
@@ -51,7 +50,7 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(as_dict(summary, scorer.fingerprint, cpu)) + "\n")
     else:
-        Console(soft_wrap=True).print(table(summary))
+        sys.stdout.write(as_text(summary) + "\n")
 
 
 def as_dict(summary: Summary, fingerprint: str, cpu_seconds: float) -> dict[str, object]:
@@ -76,19 +75,15 @@ def by_count(summary: Summary) -> list[tuple[Reason, int]]:
     return sorted(summary.failed.items(), key=lambda item: (-item[1], item[0].value))
 
 
-def table(summary: Summary) -> Table:
+def as_text(summary: Summary) -> str:
     """The summary for people: rows in = scored + failed by reason."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(justify="right")
-    grid.add_column()
-    grid.add_row("rows in", f"{summary.rows:,}", "")
-    grid.add_row("scored", f"{summary.scored:,}", "")
-    grid.add_row("failed", f"{summary.rows - summary.scored:,}", "")
-    for reason, count in by_count(summary):
-        grid.add_row(f"  {reason.value}", f"{count:,}", "")
+    counts = [("rows in", summary.rows), ("scored", summary.scored)]
+    counts.append(("failed", summary.rows - summary.scored))
+    counts += [(f"  {reason.value}", count) for reason, count in by_count(summary)]
     if summary.resumed_rows:
-        grid.add_row("done before", f"{summary.resumed_rows:,}", "")
-    grid.add_row("rows/s", f"{summary.rows_per_second:,.1f}", f"in {summary.seconds:,.1f} s")
-    grid.add_row("result", "", str(summary.output))
-    return grid
+        counts.append(("done before", summary.resumed_rows))
+    lines = [f"{what:<22}{count:>11,}" for what, count in counts]
+    rate = f"{summary.rows_per_second:,.1f}"
+    lines.append(f"{'rows/s':<22}{rate:>11}  in {summary.seconds:,.1f} s")
+    lines.append(f"{'result':<22}  {summary.output}")
+    return "\n".join(lines)
