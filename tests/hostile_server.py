@@ -54,9 +54,11 @@ class Exchange:
         while self._connection.recv(65536):
             pass
 
-    def drip(self, data: bytes, every: float) -> None:
-        """Send `data` again and again, every so many seconds, for as long as anyone listens."""
-        while not self._server.closing.wait(every):
+    def drip(self, data: bytes, every: float, times: int = 10_000) -> None:
+        """Send `data` again and again, every so many seconds, while anyone listens."""
+        for _ in range(times):
+            if self._server.closing.wait(every):
+                return
             self.send(data)
 
     def hang_up(self) -> None:

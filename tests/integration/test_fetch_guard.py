@@ -189,3 +189,13 @@ def test_a_user_in_the_url_is_sent_to_its_host(server):
         fetching.body(f"http://me@home:pass@127.0.0.1:{server.port}/")
         wait_until(lambda: server.hits() == 1)
         assert server.requests[0].headers["authorization"] == "Basic bWVAaG9tZTpwYXNz"
+
+
+def test_a_machine_without_descriptors_left_cannot_connect_and_tries_again(server, monkeypatch):
+    def fail(*_kind):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pairscore.fetch.transfer._HandedOver", fail)
+    with Fetching(attempts=2) as fetching:
+        failure = fetching.failure(server.url("/"))
+    assert (failure.reason, failure.attempts) == (Reason.CONNECT_ERROR, 2)

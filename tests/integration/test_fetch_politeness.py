@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pairscore import __version__
-from pairscore.fetch import Fetched
+from pairscore.pair import Reason
 from tests.fetching import DEADLINE, Fetching, fetched, results, wait_until
 from tests.hostile_server import HostileServer, behind, redirect, reply
 
@@ -112,21 +112,22 @@ def test_a_burst_of_redirects_to_one_host_keeps_to_its_limit(server):
 
 @several_hosts
 def test_waiting_for_a_connection_after_a_redirect_is_not_silence(server):
-    gate = server.gate()
-    server.on("/held", behind(gate, reply(200, b"held")))
+    def take_two_seconds(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+        exchange.drip(b"x", every=0.1, times=20)
+
+    server.on("/long", take_two_seconds)
     server.on("/next", reply(200, b"next"))
     with (
         HostileServer("127.0.0.2") as origin,
         Fetching(per_host=1, stall_timeout=1, timeout=DEADLINE, attempts=1) as fetching,
     ):
-        held = origin.on("/a", redirect(server.url("/held")))
+        long = origin.on("/a", redirect(server.url("/long")))
         queued = origin.on("/b", redirect(server.url("/next")))
-        first = fetching.start(held)
-        wait_until(lambda: server.hits("/held") == 1)
+        first = fetching.start(long)
+        wait_until(lambda: server.hits("/long") == 1)
         second = fetching.start(queued)
-        # The first is given up for its silence, and makes way for the second.
-        assert not isinstance(first.result(DEADLINE), Fetched)
-        assert second.result(DEADLINE) == Fetched(b"next", attempts=1)
+        assert [result.body for result in fetched([first, second])] == [b"x" * 20, b"next"]
 
 
 @several_hosts
@@ -221,3 +222,17 @@ def test_the_limit_per_host_is_not_the_proxys():
         gate.set()
         results(futures)
     assert proxy.peak == 6
+
+
+def test_a_proxy_that_refuses_to_connect_is_a_broken_connection():
+    with HostileServer() as proxy, Fetching(proxy=proxy.url(""), attempts=2) as fetching:
+        proxy.on("somewhere.example:443", reply(403, b"not through me"))
+        failure = fetching.failure("https://somewhere.example/cat.jpg")
+    assert (failure.reason, failure.attempts) == (Reason.CONNECT_ERROR, 2)
+    assert "403" in failure.detail
+
+
+def test_a_proxy_whose_name_does_not_resolve_is_tried_again():
+    with Fetching(proxy="http://nowhere.invalid:3128", attempts=2) as fetching:
+        failure = fetching.failure("http://somewhere.example/cat.jpg")
+    assert (failure.reason, failure.attempts) == (Reason.DNS_ERROR, 2)

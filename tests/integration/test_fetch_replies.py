@@ -5,6 +5,9 @@ import socket
 import zlib
 
 import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from pairscore.fetch import Fetched
 from pairscore.pair import Reason
@@ -298,3 +301,41 @@ def test_no_redirects_are_followed_where_none_are_allowed(server):
         failure = fetching.failure(server.on("/a", redirect("/b")))
     assert failure.reason is Reason.TOO_MANY_REDIRECTS
     assert server.hits() == 1
+
+
+WORDS = [
+    *[
+        b"HTTP/1.1 ",
+        b"HTTP/2 ",
+        b"HTTP/0.9 ",
+        b"200",
+        b"302",
+        b"404",
+        b"503",
+        b" OK",
+        b"\r\n",
+        b"\n",
+    ],
+    *[b"Content-Length: ", b"Transfer-Encoding: chunked", b"Content-Encoding: gzip", b"5", b"-1"],
+    *[b"Location: ", b"http:", b"//[", b"//\xff.invalid", b"nowhere.invalid", b"/a", b"ftp:"],
+    *[b"Retry-After: ", b"Connection: close", b"hello", b"\0", b"\x1b[2J", b"%00", b"99999999999"],
+]
+
+
+@pytest.fixture(scope="module")
+def babble():
+    """A server that says whatever it is told to next, and hangs up."""
+    with HostileServer() as server:
+        yield server
+
+
+@hypothesis_settings(deadline=None, max_examples=150)
+@given(pieces=st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25))
+@example(pieces=[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"hello"])
+def test_whatever_a_server_says_is_a_body_or_one_line(babble, hasty, pieces):
+    result = hasty.get(babble.on("/a", raw(b"".join(pieces))))
+    if not isinstance(result, Fetched):
+        assert result.reason is not Reason.INTERNAL
+        assert result.detail.isprintable()
+        result.detail.encode()
+    assert hasty.crashes == []
