@@ -119,14 +119,13 @@ def test_waiting_for_a_connection_after_a_redirect_is_not_silence(server):
     server.on("/long", take_two_seconds)
     server.on("/next", reply(200, b"next"))
     with (
-        HostileServer("127.0.0.2") as origin,
+        HostileServer("127.0.0.2") as one_origin,
+        HostileServer("127.0.0.3") as other_origin,
         Fetching(per_host=1, stall_timeout=1, timeout=DEADLINE, attempts=1) as fetching,
     ):
-        long = origin.on("/a", redirect(server.url("/long")))
-        queued = origin.on("/b", redirect(server.url("/next")))
-        first = fetching.start(long)
+        first = fetching.start(one_origin.on("/a", redirect(server.url("/long"))))
         wait_until(lambda: server.hits("/long") == 1)
-        second = fetching.start(queued)
+        second = fetching.start(other_origin.on("/b", redirect(server.url("/next"))))
         assert [result.body for result in fetched([first, second])] == [b"x" * 20, b"next"]
 
 
