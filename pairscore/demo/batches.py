@@ -23,8 +23,20 @@ from pairscore.demo.scenes import (
     sample,
 )
 
-GROUPS = 21
-BATCH_SIZE = GROUPS * (1 + len(ATTRIBUTES))
+GROUPS = 14
+
+# Shapes and counts are learnt last, so they are contrasted most.
+CHANGES: tuple[Attribute, ...] = (
+    "shape",
+    "shape",
+    "shape",
+    "count",
+    "count",
+    "colour",
+    "size",
+    "background",
+)
+BATCH_SIZE = GROUPS * (1 + len(CHANGES))
 
 _COMPLETE = 0.6
 _MENTIONED = 0.6
@@ -71,7 +83,7 @@ class Batches(Dataset[Batch]):
 
 def _group(rng: np.random.Generator) -> list[Scene]:
     scene = sample(rng, "seen")
-    return [scene, *(change(scene, attribute, rng, "seen") for attribute in ATTRIBUTES)]
+    return [scene, *(change(scene, attribute, rng, "seen") for attribute in CHANGES)]
 
 
 def _mention(rng: np.random.Generator) -> tuple[Attribute, ...]:
@@ -83,7 +95,7 @@ def _mention(rng: np.random.Generator) -> tuple[Attribute, ...]:
 
 def _photo(scene: Scene, rng: np.random.Generator, side: int) -> Tensor:
     """Draw, compress, read back and shrink, as a picture fares on its way to the model."""
-    drawn = int(rng.integers(side, side * 8 // 5))
+    drawn = int(rng.integers(side * 5 // 4, side * 2))
     with Image.open(io.BytesIO(to_jpeg(render(scene, rng, drawn, drawn), rng))) as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     size = (side, side)

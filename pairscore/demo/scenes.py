@@ -1,8 +1,8 @@
 """What the demo model's world is made of: scenes, their captions, and one-attribute changes.
 
 A scene is `count` equal shapes of one colour and size on a plain background; where they lie is left
-to chance and never said. One (colour, shape) combination per colour and per shape is held out of
-training, so that a test can tell whether the model has learnt the words or only pairs of words.
+to chance and never said. One (colour, shape) combination of each shape is held out of training,
+so that a test can tell whether the model has learnt the words or only pairs of words.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ Attribute: TypeAlias = Literal["shape", "colour", "size", "count", "background"]
 Combinations: TypeAlias = Literal["seen", "unseen", "any"]
 
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
-SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "ring", "crescent")
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "crescent")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 COUNTS = (1, 2, 3, 4)
@@ -28,8 +28,8 @@ VALUES: dict[Attribute, tuple[str, ...] | tuple[int, ...]] = {
     "background": BACKGROUNDS,
 }
 
-HELD_OUT = frozenset((COLOURS[(3 * i + 1) % 8], shape) for i, shape in enumerate(SHAPES))
-"""(colour, shape) combinations that training never shows nor names: each colour and shape once."""
+HELD_OUT = frozenset((COLOURS[(3 * i + 1) % len(COLOURS)], shape) for i, shape in enumerate(SHAPES))
+"""(colour, shape) combinations that training never shows nor names: one of each shape."""
 
 _PLURALS = {"cross": "crosses"}
 _COUNT_WORDS = {1: ("a", "one", "1"), 2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}

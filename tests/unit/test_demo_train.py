@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPModel, CLIPProcessor
 
 from pairscore.demo import train
-from pairscore.demo.batches import BATCH_SIZE, Batches
+from pairscore.demo.batches import BATCH_SIZE, CHANGES, GROUPS, Batches
 from pairscore.demo.scenes import HELD_OUT, caption, sample
 from pairscore.demo.vocabulary import make_tokenizer
 
@@ -84,10 +84,11 @@ def test_a_caption_fits_its_own_scene_and_others_only_if_it_leaves_the_differenc
     tokenizer = make_tokenizer([caption(sample(rng, "seen"), rng) for _ in range(500)])
     batch = Batches(tokenizer, 72, 0, 1)[0]
     assert batch.fits.diagonal().all()
-    # Each group's first scene differs from the next five in one attribute each, so that a full
-    # caption fits one scene of the six, and an empty one might fit them all.
-    groups = batch.fits.reshape(BATCH_SIZE // 6, 6, BATCH_SIZE // 6, 6)
-    within = torch.stack([groups[g, :, g, 0].sum() for g in range(BATCH_SIZE // 6)])
+    # Each group's first scene differs from the others in one attribute each, so that a full
+    # caption fits one scene of them, and an empty one might fit all.
+    size = 1 + len(CHANGES)
+    groups = batch.fits.reshape(GROUPS, size, GROUPS, size)
+    within = torch.stack([groups[g, :, g, 0].sum() for g in range(GROUPS)])
     assert (within == 1).sum() > len(within) // 3
     assert (within > 1).any()
-    assert (within < 6).all()
+    assert (within < size).all()
