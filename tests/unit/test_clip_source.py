@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -169,7 +170,7 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.split("?")[0].strip("/").split("/")
         if path[:4] == ["api", "models", "someone", "tiny"]:
             names = sorted(file.name for file in self.folder.iterdir())
-            content = self.listing(path[4], names)
+            content = self.listing(path[4] if len(path) > 4 else "info", names)
             kind = "application/json"
         elif path[:3] == ["someone", "tiny", "resolve"]:
             content, kind = (self.folder / path[4]).read_bytes(), "application/octet-stream"
@@ -265,6 +266,15 @@ def test_a_hub_model_that_does_not_exist_is_one_line(hub, tmp_path):
     assert result.stderr == ""
     assert "check its spelling" in result.stdout
     assert result.stdout.count("\n") == 1
+
+
+def test_a_hub_that_does_not_answer_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr("pairscore.clip.hub._PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        with pytest.raises(ModelError, match="the hub cannot be reached"):
+            load("nobody/nothing", tmp_path)
 
 
 def test_a_folder_wins_over_a_hub_id(folder, tmp_path, monkeypatch):
