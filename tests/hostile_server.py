@@ -242,11 +242,11 @@ def raw(data: bytes) -> Handler:
     return send
 
 
-def behind(gate: threading.Event, handler: Handler) -> Handler:
-    """A handler that waits for a gate to open first."""
+def behind(gate: threading.Event, handler: Handler, seconds: float = DEADLINE) -> Handler:
+    """A handler that waits for a gate to open first, or for so many seconds."""
 
     def wait(exchange: Exchange) -> None:
-        gate.wait(DEADLINE)
+        gate.wait(seconds)
         handler(exchange)
 
     return wait

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Final, TypeAlias
+from typing import Final
 
 import certifi
 
@@ -17,11 +17,12 @@ from pairscore import __version__
 from pairscore.errors import SettingsError
 from pairscore.fetch.address import AddressGuard
 from pairscore.fetch.loop import CurlLoop
+from pairscore.fetch.request import Fetched, FetchResult, Request
 from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
 from pairscore.fetch.transfer import Transfer
 from pairscore.fetch.url import Url
-from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge
+from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge, leads_on
 from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
@@ -31,30 +32,12 @@ _CLOSE_WITHIN: Final = 2.0
 _LOOK_FOR_SILENCE: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A body of 2xx, decoded from its content encoding, after `attempts` attempts."""
-
-    body: bytes
-    attempts: int
-
-
-FetchResult: TypeAlias = Fetched | Failure
-
-
-@dataclass(slots=True)
-class _Request:
-    url: Url
-    done: Callable[[FetchResult], None]
-    attempts: int = 0
-
-
 @dataclass(slots=True)
 class _Inbox:
     """What other threads leave for the fetch thread, which alone takes from it."""
 
-    requests: deque[_Request] = field(default_factory=deque)
-    settled: deque[tuple[_Request, Failure]] = field(default_factory=deque)
+    requests: deque[Request] = field(default_factory=deque)
+    settled: deque[tuple[Request, Failure]] = field(default_factory=deque)
     consumed: deque[int] = field(default_factory=deque)
 
 
@@ -63,8 +46,8 @@ class Fetcher:
 
     A request takes a slot (there are `settings.concurrency`) when it starts and keeps it until its
     body has been `consumed`, so that bodies do not pile up behind a slow consumer. A request that
-    waits for its next attempt takes none. No request starts while bodies of over
-    `settings.buffer_bytes` bytes wait.
+    waits for its next attempt, or for the host that it was redirected to, takes none. No request
+    starts while bodies of over `settings.buffer_bytes` bytes wait.
 
     `on_crash` is called from the fetch thread, once, if a defect ends it.
     """
@@ -91,18 +74,17 @@ class Fetcher:
         self._ca_file = _ca_file(settings)
         self._agent = settings.user_agent or f"pairscore/{__version__}"
         self._inbox = _Inbox()
-        self._queues: HostQueues[_Request] = HostQueues(settings.per_host)
-        self._later: list[tuple[float, int, _Request]] = []
+        self._queues: HostQueues[Request] = HostQueues(settings.per_host)
+        self._later: list[tuple[float, int, Request]] = []
         self._order = count()
         self._idle: list[Transfer] = []
-        self._running: dict[object, tuple[Transfer, _Request]] = {}
+        self._running: dict[object, tuple[Transfer, Request]] = {}
         self._next_look = 0.0
         self._unconsumed = 0
         self._buffered = 0
         self._closing = False
         self._names = NameCheck()
-        # To libcurl a proxy is one host, whatever it is asked for.
-        self._loop = CurlLoop(clock, 0 if settings.proxy else settings.per_host)
+        self._loop = CurlLoop(clock)
         self._thread = threading.Thread(target=self._run, name="pairscore-fetch", daemon=True)
         self._thread.start()
 
@@ -111,7 +93,7 @@ class Fetcher:
 
         A `Fetched` body must be handed to `consumed` once it is no longer needed.
         """
-        self._inbox.requests.append(_Request(url, done))
+        self._inbox.requests.append(Request(url, done))
         self._loop.wake()
 
     def consumed(self, fetched: Fetched) -> None:
@@ -157,12 +139,13 @@ class Fetcher:
         while inbox.settled:
             self._retry_or_fail(*inbox.settled.popleft())
         while inbox.requests:
-            request = inbox.requests.popleft()
-            self._queues.put(request.url.host, request)
+            self._wait_for_turn(inbox.requests.popleft())
         now = self._clock()
         while self._later and self._later[0][0] <= now:
-            request = heapq.heappop(self._later)[2]
-            self._queues.put(request.url.host, request)
+            self._wait_for_turn(heapq.heappop(self._later)[2])
+
+    def _wait_for_turn(self, request: Request) -> None:
+        self._queues.put(request.target.host, request)
 
     def _next_due(self) -> float:
         turn = _LOOK_FOR_SILENCE if self._running else _IDLE_TURN
@@ -179,8 +162,7 @@ class Fetcher:
             if request is None:
                 return
             transfer = self._idle.pop() if self._idle else self._new_transfer()
-            request.attempts += 1
-            transfer.start(request.url.text)
+            transfer.start(request.target.text, self._settings.timeout - request.seconds)
             self._running[transfer.handle] = (transfer, request)
             self._loop.add(transfer.handle)
 
@@ -207,30 +189,37 @@ class Fetcher:
         transfer, request = self._running.pop(handle)
         self._loop.remove(handle)
         self._idle.append(transfer)
-        self._queues.finished(request.url.host)
+        self._queues.finished(request.target.host)
         evidence = transfer.evidence()
-        failure = judge(code, message, evidence, self._settings)
+        if leads_on(code, evidence):
+            limit = self._settings.max_redirects
+            failure = request.follow(evidence.location, evidence.seconds, limit)
+            if failure is None:
+                self._wait_for_turn(request)
+                return
+        else:
+            failure = judge(code, message, evidence, self._settings)
         body = transfer.body()
         if failure is None:
             self._unconsumed += 1
             self._buffered += len(body)
             request.done(Fetched(body, request.attempts))
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
-            self._names.settle(
-                evidence.url, failure, lambda settled: self._settled(request, settled)
-            )
+            host = request.target.host
+            self._names.settle(host, failure, lambda settled: self._settled(request, settled))
         else:
             self._retry_or_fail(request, failure)
 
-    def _settled(self, request: _Request, failure: Failure) -> None:
+    def _settled(self, request: Request, failure: Failure) -> None:
         self._inbox.settled.append((request, failure))
         self._loop.wake()
 
-    def _retry_or_fail(self, request: _Request, failure: Failure) -> None:
+    def _retry_or_fail(self, request: Request, failure: Failure) -> None:
         delay = self._policy.delay(failure, request.attempts, self._jitter())
         if delay is None:
             request.done(replace(failure, attempts=request.attempts))
             return
+        request.begin_again()
         heapq.heappush(self._later, (self._clock() + delay, next(self._order), request))
 
 

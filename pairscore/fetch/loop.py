@@ -17,12 +17,9 @@ _EVENTS: Final = {
 
 
 class CurlLoop:
-    """Drives easy handles from one thread; `wake` alone may be called from another.
+    """Drives easy handles from one thread; `wake` alone may be called from another."""
 
-    `per_host` is how many connections a host or proxy may have at once; 0: no limit.
-    """
-
-    def __init__(self, clock: Callable[[], float], per_host: int) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._timer: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -36,8 +33,6 @@ class CurlLoop:
         self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        # Redirects lead to hosts that the queues do not know of; libcurl counts those.
-        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, per_host)
 
     def add(self, handle: object) -> None:
         """Begin a transfer."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from pairscore.pair import Failure
 
@@ -29,12 +28,12 @@ class NameCheck:
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._closed = False
 
-    def settle(self, url: str, failure: Failure, done: Callable[[Failure], None]) -> None:
+    def settle(self, host: str, failure: Failure, done: Callable[[Failure], None]) -> None:
         """Call `done` from another thread with `failure`, permanent if there is no such name.
 
-        `url` may be anything that a redirect led to. Only one thread may call this.
+        Only one thread may call this.
         """
-        self._questions.put((url, failure, done))
+        self._questions.put((host, failure, done))
         if len(self._threads) < self._limit:
             thread = threading.Thread(target=self._run, name="pairscore-dns", daemon=True)
             self._threads.append(thread)
@@ -48,9 +47,8 @@ class NameCheck:
 
     def _run(self) -> None:
         while (question := self._questions.get()) is not None and not self._closed:
-            url, failure, done = question
-            host = _host_of(url)
-            done(replace(failure, retryable=host is not None and not does_not_exist(host)))
+            host, failure, done = question
+            done(replace(failure, retryable=not does_not_exist(host)))
 
 
 def does_not_exist(host: str) -> bool:
@@ -65,10 +63,3 @@ def does_not_exist(host: str) -> bool:
         # No encoding of it is a name: a label too long, characters that IDNA has no form for, NUL.
         return True
     return False
-
-
-def _host_of(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None

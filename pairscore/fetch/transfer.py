@@ -68,10 +68,13 @@ class Transfer:
         self.handle: Any = pycurl.Curl()
         self._configure(ca_file, agent)
 
-    def start(self, url: str) -> None:
-        """Point the handle at `url`; adding it to a multi handle begins the attempt."""
+    def start(self, url: str, seconds: float) -> None:
+        """Point the handle at `url`; adding it to a loop begins a GET of at most `seconds`."""
         self._attempt = _Attempt()
         self.handle.setopt(pycurl.URL, url)
+        self.handle.setopt(pycurl.TIMEOUT_MS, _milliseconds(seconds))
+        connecting = min(self._settings.connect_timeout, seconds)
+        self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, _milliseconds(connecting))
 
     @property
     def heard(self) -> float | None:
@@ -96,8 +99,9 @@ class Transfer:
             request_sent=info(pycurl.REQUEST_SIZE) > 0,
             resolved=info(pycurl.NAMELOOKUP_TIME) > 0,
             retry_after=info(pycurl.RETRY_AFTER) or None,
+            seconds=info(pycurl.TOTAL_TIME),
             # A redirect may lead to any bytes, which getinfo() would decode strictly.
-            url=self.handle.getinfo_raw(pycurl.EFFECTIVE_URL).decode(errors="replace"),
+            location=(self.handle.getinfo_raw(pycurl.REDIRECT_URL) or b"").decode(errors="replace"),
         )
 
     def close(self) -> None:
@@ -109,15 +113,7 @@ class Transfer:
         options: Sequence[tuple[int, object]] = (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, _PROTOCOLS),
-            (pycurl.REDIR_PROTOCOLS, _PROTOCOLS),
-            (pycurl.FOLLOWLOCATION, 1),
-            (pycurl.MAXREDIRS, settings.max_redirects),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
-            (pycurl.TIMEOUT_MS, _milliseconds(settings.timeout)),
-            (
-                pycurl.CONNECTTIMEOUT_MS,
-                _milliseconds(min(settings.connect_timeout, settings.timeout)),
-            ),
             (pycurl.MAXFILESIZE_LARGE, settings.max_bytes),
             (pycurl.BUFFERSIZE, _RECEIVE_BUFFER),
             # Images are compressed already. A server that encodes all the same is decoded by
@@ -161,22 +157,16 @@ class Transfer:
             status = line.split(maxsplit=2)[1:2]
             attempt.status = int(status[0][:3]) if status and status[0].isdigit() else 0
             attempt.headers_ended = False
-            # Addresses noted so far led to this response; those that follow are of a redirect.
-            attempt.refused.clear()
-            attempt.opened = 0
         elif not line.strip():
             attempt.headers_ended = True
-            if 300 <= attempt.status < 400:
-                # The next request may have to wait for a connection, which is nobody's silence.
-                attempt.heard = None
 
     def _note_request(self, *_connection: object) -> int:
         self._attempt.heard = self._clock()
         return int(pycurl.PREREQFUNC_OK)
 
     def _open_socket(self, _purpose: int, address: _Address) -> socket.socket | int:
-        # libcurl calls this with each address that it is about to connect to, after resolving and
-        # after every redirect: a check here cannot be raced by DNS.
+        # libcurl calls this with each address that it is about to connect to, after resolving: a
+        # check here cannot be raced by DNS.
         ip = address.addr[0] if address.family in (socket.AF_INET, socket.AF_INET6) else ""
         if not ip or not self._guard.permits(ip):
             self._attempt.refused.append(ip)

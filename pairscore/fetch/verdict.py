@@ -16,7 +16,7 @@ RESOLVE_HOST: Final = 6
 _UNSUPPORTED_PROTOCOL, _MALFORMED_URL = 1, 3
 _RESOLVE_PROXY, _COULDNT_CONNECT = 5, 7
 _PARTIAL_FILE, _WRITE_ERROR, _TIMED_OUT, _TLS_CONNECT = 18, 23, 28, 35
-_TOO_MANY_REDIRECTS, _FILESIZE_EXCEEDED, _TOO_LARGE_HEADERS = 47, 63, 100
+_FILESIZE_EXCEEDED, _TOO_LARGE_HEADERS = 63, 100
 # Certificates, ciphers, handshakes; the codes of key and CA files of our own are not among them.
 _TLS: Final = frozenset({35, 51, 58, 59, 60, 64, 80, 83, 90, 91, 98})
 # Weird replies, HTTP/2 and HTTP/3 framing, nothing received, send and receive errors, bad
@@ -30,11 +30,11 @@ _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about an attempt that has ended; sizes are bytes, times seconds.
+    """What is known about a GET that has ended; sizes are bytes, times seconds.
 
     `status` is that of the last response, 0 without one, and `headers_ended` whether its headers
     were whole. `refused` are the addresses that the guard did not permit and `opened` counts those
-    it did, since the last response. `url` is the one that was asked last, after redirects.
+    it did. `location` is the URL that a redirect leads to, empty without one.
     """
 
     status: int
@@ -46,7 +46,13 @@ class Evidence:
     request_sent: bool
     resolved: bool
     retry_after: float | None
-    url: str
+    seconds: float
+    location: str
+
+
+def leads_on(code: int, evidence: Evidence) -> bool:
+    """Whether the GET ended in a redirect; how the body of one ends does not matter."""
+    return bool(evidence.location) and code in (0, _WRITE_ERROR, _FILESIZE_EXCEEDED)
 
 
 def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:
@@ -70,7 +76,7 @@ def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) 
         return _judge_timeout(code, evidence, settings)
     if code == _COULDNT_CONNECT and evidence.refused and not evidence.opened:
         return Failure(Reason.BLOCKED_ADDRESS, _blocked(evidence.refused))
-    return _judge_code(code, message, evidence, settings)
+    return _judge_code(code, message, evidence)
 
 
 def _judge_status(evidence: Evidence) -> Failure | None:
@@ -98,7 +104,7 @@ def _judge_timeout(code: int, evidence: Evidence, settings: FetchSettings) -> Fa
     return Failure(Reason.DNS_ERROR, f"no answer within {limit:g} s", retryable=True)
 
 
-def _judge_code(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure:
+def _judge_code(code: int, message: str, evidence: Evidence) -> Failure:
     line = _one_line(message)
     if code == _UNSUPPORTED_PROTOCOL and not message.startswith("Protocol"):
         # The same code says that what the server spoke is no HTTP that libcurl knows.
@@ -111,8 +117,6 @@ def _judge_code(code: int, message: str, evidence: Evidence, settings: FetchSett
         return Failure(Reason.CONNECT_ERROR, line, retryable=True)
     if code in _TLS:
         return Failure(Reason.TLS_ERROR, line)
-    if code == _TOO_MANY_REDIRECTS:
-        return Failure(Reason.TOO_MANY_REDIRECTS, f"more than {settings.max_redirects}")
     if code == _TOO_LARGE_HEADERS or "Too large response headers" in message:
         return Failure(Reason.TOO_LARGE, "headers without end")
     if code == _PARTIAL_FILE:

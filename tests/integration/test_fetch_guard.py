@@ -199,3 +199,21 @@ def test_a_machine_without_descriptors_left_cannot_connect_and_tries_again(serve
     with Fetching(attempts=2) as fetching:
         failure = fetching.failure(server.url("/"))
     assert (failure.reason, failure.attempts) == (Reason.CONNECT_ERROR, 2)
+
+
+def test_a_redirect_is_read_like_a_cell(server):
+    location = f"http://\uff11\uff12\uff17.0.0.1:{server.port}/there it is#part"
+    head = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {location}\r\n\r\n"
+    server.on("/out", lambda exchange: exchange.send(head.encode()))
+    server.on("/there%20it%20is", reply(200, b"there"))
+    with Fetching() as fetching:
+        assert fetching.body(server.url("/out")) == b"there"
+
+
+def test_a_user_in_the_url_is_not_told_to_where_it_redirects(server):
+    with HostileServer() as other, Fetching() as fetching:
+        other.on("/", reply(200, b"x"))
+        server.on("/out", redirect(other.url("/")))
+        fetching.body(f"http://me:pass@127.0.0.1:{server.port}/out")
+        assert "authorization" in server.requests[0].headers
+        assert "authorization" not in other.requests[0].headers

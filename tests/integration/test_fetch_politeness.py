@@ -121,7 +121,9 @@ def test_waiting_for_a_connection_after_a_redirect_is_not_silence(server):
     with (
         HostileServer("127.0.0.2") as one_origin,
         HostileServer("127.0.0.3") as other_origin,
-        Fetching(per_host=1, stall_timeout=1, timeout=DEADLINE, attempts=1) as fetching,
+        Fetching(
+            per_host=1, stall_timeout=1, connect_timeout=1, timeout=DEADLINE, attempts=1
+        ) as fetching,
     ):
         first = fetching.start(one_origin.on("/a", redirect(server.url("/long"))))
         wait_until(lambda: server.hits("/long") == 1)

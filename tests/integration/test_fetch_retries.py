@@ -10,7 +10,7 @@ import pytest
 from pairscore.fetch import Fetched
 from pairscore.pair import Reason
 from tests.fetching import Fetching, results
-from tests.hostile_server import HostileServer, raw, redirect, reply
+from tests.hostile_server import HostileServer, behind, raw, redirect, reply
 
 
 @pytest.fixture
@@ -135,6 +135,17 @@ def test_each_attempt_has_a_deadline_of_its_own(server):
         failure = fetching.failure(server.on("/a", lambda exchange: exchange.hold()))
     assert (failure.reason, failure.attempts) == (Reason.TIMEOUT, 3)
     assert time.monotonic() - begun >= 1.5
+
+
+def test_the_redirects_of_an_attempt_share_its_deadline(server):
+    for number in range(5):
+        gate = server.gate()
+        server.on(f"/{number}", behind(gate, redirect(f"/{number + 1}"), seconds=0.3))
+    server.on("/5", reply(200, b"late"))
+    with Fetching(timeout=1, attempts=1) as fetching:
+        failure = fetching.failure(server.url("/0"))
+    assert failure.reason is Reason.TIMEOUT
+    assert failure.detail.startswith("not done within 1 s")
 
 
 def test_rows_that_fail_do_not_hold_up_rows_that_do_not(server):

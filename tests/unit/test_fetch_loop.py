@@ -7,7 +7,7 @@ from pairscore.fetch.loop import CurlLoop
 
 
 def test_a_wake_that_comes_late_does_not_write_into_the_next_file_of_that_descriptor():
-    loop = CurlLoop(time.monotonic, per_host=8)
+    loop = CurlLoop(time.monotonic)
     loop.close()
     pipes = [os.pipe() for _ in range(8)]
     try:
@@ -21,7 +21,7 @@ def test_a_wake_that_comes_late_does_not_write_into_the_next_file_of_that_descri
 
 
 def test_a_wake_ends_a_turn_and_more_wakes_than_a_pipe_holds_do_no_harm():
-    loop = CurlLoop(time.monotonic, per_host=8)
+    loop = CurlLoop(time.monotonic)
     for _ in range(100_000):
         loop.wake()
     begun = time.monotonic()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pairscore.fetch.verdict import SILENT, Evidence, judge
+from pairscore.fetch.verdict import SILENT, Evidence, judge, leads_on
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
 
@@ -22,7 +22,8 @@ SENT = Evidence(
     request_sent=True,
     resolved=True,
     retry_after=None,
-    url="http://example.org/",
+    seconds=0.1,
+    location="",
 )
 UNSENT = replace(SENT, request_sent=False)
 UNRESOLVED = replace(UNSENT, opened=0, resolved=False)
@@ -82,9 +83,8 @@ TABLE = [
     (97, "proxy handshake", UNSENT, "connect_error", "proxy", TRIED_AGAIN),
     (1, "Received HTTP/0.9 when not allowed", SENT, "connect_error", "HTTP/0.9", TRIED_AGAIN),
     (1, "Unsupported HTTP version in response", SENT, "connect_error", "version", TRIED_AGAIN),
-    (1, 'Protocol "ftp" is disabled (in redirect)', SENT, "invalid_url", '"ftp"', FINAL),
-    (3, "The redirect target URL could not be parsed", SENT, "invalid_url", "parsed", FINAL),
-    (47, "Maximum (5) redirects followed", SENT, "too_many_redirects", "more than 5", FINAL),
+    (1, 'Protocol "ftp" is disabled', UNSENT, "invalid_url", '"ftp"', FINAL),
+    (3, "URL using bad/illegal format", UNSENT, "invalid_url", "bad/illegal", FINAL),
     (60, "self-signed certificate", UNSENT, "tls_error", "self-signed", FINAL),
     (35, "wrong version number", UNSENT, "tls_error", "wrong version number", FINAL),
     (35, "Recv failure: Connection reset by peer", UNSENT, "connect_error", "reset", TRIED_AGAIN),
@@ -106,6 +106,21 @@ def test_any_2xx_is_a_body(status):
     assert judge(0, "", replace(SENT, status=status), SETTINGS) is None
 
 
+@pytest.mark.parametrize(
+    ("code", "location", "expected"),
+    [
+        (0, "http://example.org/b", True),
+        (0, "", False),
+        (23, "http://example.org/b", True),
+        (63, "http://example.org/b", True),
+        (28, "http://example.org/b", False),
+        (56, "http://example.org/b", False),
+    ],
+)
+def test_a_redirect_leads_on_however_much_its_page_holds(code, location, expected):
+    assert leads_on(code, replace(SENT, status=302, location=location)) is expected
+
+
 def test_what_the_server_asked_to_wait_is_handed_on():
     failure = judge(0, "", replace(SENT, status=429, retry_after=7.0), SETTINGS)
     assert failure == Failure(Reason.HTTP_ERROR, "429", retryable=True, retry_after=7.0)
@@ -122,7 +137,8 @@ evidences = st.builds(
     request_sent=st.booleans(),
     resolved=st.booleans(),
     retry_after=st.none() | st.floats(0, 1e6),
-    url=st.text(),
+    seconds=st.floats(0, 100),
+    location=st.just(""),
 )
 
 
