@@ -5,8 +5,6 @@ import time
 
 import torch
 
-# 8.8 GFLOP for the image (ViT-B/32, 50 tokens) and 1.2 for a caption of 16 tokens.
-GFLOP_PER_PAIR = 10.0
 _ROWS, _IN, _OUT = 1600, 768, 3072
 
 

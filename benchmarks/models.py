@@ -6,6 +6,7 @@ English words, padded to CLIP's 49,408 entries with the two special tokens where
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,7 @@ def _byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{c}</w>" for c in alphabet), *(left + right for left, right in merges)]
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
+
+
+if __name__ == "__main__":
+    print(json.dumps({"folder": str(make_vit_b32(Path(sys.argv[1])))}))

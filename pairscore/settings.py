@@ -60,7 +60,7 @@ class FetchSettings(BaseModel):
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
     ] = Field(default=(), description="networks that may be asked though they are not public")
     proxy: str | None = Field(
-        default=None, description="URL of a proxy; those of the shell are ignored"
+        default=None, description="URL of a proxy, which then has to refuse private addresses itself"
     )
     ca_file: Path | None = Field(
         default=None, description="CA bundle to trust instead of the usual one"
