@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import CLIPModel
 
 from pairscore.clip import load_model
-from pairscore.clip.source import find_model
+from pairscore.clip.source import find_local, find_model
 from pairscore.errors import ModelError
 from pairscore.settings import Settings
 from tests.tiny_clip import edit_json, make_tiny_clip
@@ -282,3 +282,13 @@ def test_a_folder_wins_over_a_hub_id(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert load("someone/tiny", tmp_path).name == "someone/tiny"
+
+
+def test_looking_for_a_model_here_uses_no_network(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    assert find_local(str(folder)) == folder
+    assert find_local("nobody/nothing") is None
+    with pytest.raises(ModelError, match="no such folder"):
+        find_local("./nowhere")
