@@ -40,19 +40,24 @@ class Scorer:
     def __init__(
         self, settings: Settings | None = None, *, model: clip.ClipModel | None = None
     ) -> None:
-        """Load the model, unless one is given, and start the threads.
+        """Load and warm up the model, unless one is given, and start the threads.
 
         Raises:
             ModelError: the model cannot be had or used.
             SettingsError: settings that contradict each other or this machine.
         """
         self._settings = settings or load_settings()
+        self._own_model = model is None
         self._model = model or clip.load_model(self._settings)
+        if self._own_model:
+            self._model.warm_up()
         self._stopped: BaseException | None = None
         self._closing = threading.Lock()
         self._in_flight = InFlight(
             self._settings.cache_bytes, self._settings.cache_seconds, time.monotonic
         )
+        # First of the threads, as it may refuse its settings.
+        self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
         batch_size = self._settings.batch_size or self._model.batch_size
         threads = self._settings.image.threads or min(8, _cores())
         slots = threading.Semaphore(2 * batch_size)
@@ -63,7 +68,6 @@ class Scorer:
             slots=slots,
             on_crash=self._crash,
         )
-        self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
         self._decode = DecodeStage(
             threads,
             decoder=_Decoder(self._settings, self._model),
@@ -131,6 +135,8 @@ class Scorer:
             self._decode.close()
             self._encode.close()
             self._in_flight.abandon(self._stopped)
+            if self._own_model:
+                self._model.close()
 
     def __enter__(self) -> Self:
         """Use it until the end of the block."""
