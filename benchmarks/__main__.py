@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.measure import Run, best, run_module, run_pairscore, run_reference
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
+from pairscore.clip.choice import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
 _FEW, _MANY = 5_000, 100_000
@@ -79,19 +80,19 @@ def _measure_speed(rounds: int, report: dict[str, float]) -> list[tuple[str, flo
                 spent.append(figures["cpu_ms_per_image"])
         _note(runs, "pairscore fp32, half duplicates", run_pairscore(twice, model, ROOT))
     limit = max(gemm) / _GFLOP_PER_PAIR
+    rate = {name: best(of).rate for name, of in runs.items()}
+    a = rate["reference (a)"]
     print(f"\nGEMM {max(gemm):.0f} GFLOP/s, so at most {limit:.1f} pairs/s at fp32")
     print(
         f"fetch + decode, CPU-ms an image: {', '.join(f'{w} {min(s):.2f}' for w, s in cpu.items())}"
     )
+    print(f"(a) reaches {a / limit:.3f} of that")
     report |= {"gemm": max(gemm), "limit": limit}
     report |= {f"{name} {key}": v for name, r in runs.items() for key, v in asdict(best(r)).items()}
     report |= {f"fetch_decode {way}": min(spent) for way, spent in cpu.items()}
-    rate = {name: best(of).rate for name, of in runs.items()}
-    a = rate["reference (a)"]
     int8 = 3.0 if {"avx512_vnni", "avx_vnni"} & _flags() else 2.2
     claims = [
         ("fp32, share of the limit", rate["pairscore fp32"] / limit, ">=", 0.85),
-        ("(a), share of the limit", a / limit, ">=", 0.0),
         ("fp32 / (a)", rate["pairscore fp32"] / a, ">=", 1.1),
         ("int8 / (a)", rate["pairscore int8"] / a, ">=", int8),
         ("fetch + decode CPU / (a)'s", min(cpu["pairscore"]) / min(cpu["reference"]), "<=", 1 / 3),
@@ -146,7 +147,7 @@ def _machine() -> str:
     name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
     notable = sorted(flag for flag in _flags() if flag.startswith(("avx512_", "amx_")))
     return (
-        f"{len(os.sched_getaffinity(0))} cores of {name or platform.processor()} "
+        f"{available_cores()} cores of {name or platform.processor()} "
         f"({', '.join(notable)}), load {os.getloadavg()[0]:.1f} before; "
         f"Python {platform.python_version()}, torch {metadata.version('torch')}"
     )

@@ -46,7 +46,9 @@ def run_module(module: str, *arguments: str | Path) -> tuple[dict[str, Any], int
             complaints.seek(0)
             line = f"{' '.join(command)} ended with {process.returncode}"
             raise RuntimeError(f"{line}:\n{complaints.read()}")
-    return json.loads(out.splitlines()[-1]), usage.ru_maxrss * 1024
+    return json.loads(out.splitlines()[-1]), usage.ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def run_reference(source: Path, model: Path, scratch: Path) -> Run:

@@ -2,12 +2,17 @@
 
 import sys
 
-from pairscore.cli.app import run
-
 
 def main() -> None:
     """Run the command and end the process with its exit code."""
-    sys.exit(run())
+    try:
+        # Imported here, as an interrupt may come while this takes its time.
+        from pairscore.cli.app import run
+
+        code = run()
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The commands and their options; every option that is a setting is checked by the settings."""
 
+import os
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from pairscore import __version__
+from pairscore.cli.streams import hand_back, take_over
 from pairscore.errors import PairscoreError
 from pairscore.settings import BackendName, Device, Precision, Settings, load_settings
 
@@ -228,35 +230,55 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with `arguments` (those of the process by default) and give its exit code."""
+    """Run the command with `arguments` (those of the process by default) and give its exit code.
+
+    Takes over the process: its standard streams, its logging and its signals.
+    """
+    take_over()
     # A supervisor's SIGTERM ends a run as Ctrl-C does: with what is done kept for --resume.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
+        code = _run(arguments)
+        if code == EXIT_INTERRUPTED:
+            _complain("interrupted")
+    finally:
+        hand_back()
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        # Typer turns a KeyboardInterrupt into the exit code 130.
         result = typer.main.get_command(app).main(
             args=list(arguments) if arguments is not None else None,
             prog_name="pairscore",
             standalone_mode=False,
         )
     except typer.TyperException as error:
-        return _complain(f"{error.format_message()} (see pairscore --help)", error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted", EXIT_INTERRUPTED)
+        _complain(f"{error.format_message()} (see pairscore --help)")
+        return error.exit_code
     except PairscoreError as error:
-        return _complain(str(error), error.exit_code)
-    except BrokenPipeError:
-        # Whoever reads our output has gone; there is nobody to tell.
-        return EXIT_DEFECT
+        _complain(str(error))
+        return error.exit_code
     # The one place where a defect of the main thread is turned into the end of the process.
     except Exception:  # noqa: BLE001
         traceback.print_exc()
-        return _complain("this is a defect in pairscore; please report it", EXIT_DEFECT)
+        _complain("this is a defect in pairscore; please report it")
+        return EXIT_DEFECT
     return result if isinstance(result, int) else 0
 
 
-def _complain(line: str, exit_code: int) -> int:
+def _complain(line: str) -> None:
     sys.stderr.write(f"pairscore: {line}\n")
-    return exit_code
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Who asks twice does not want to wait for what ends in order; the rows written are safe anyway.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     raise KeyboardInterrupt
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(EXIT_INTERRUPTED)

@@ -1,9 +1,11 @@
 """`pairscore demo`: a synthetic data set in a folder, served and scored on loopback if wanted."""
 
 import csv
+import shlex
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +14,10 @@ from rich.console import Console
 from pairscore.csv_file import default_output
 from pairscore.demo.dataset import make_dataset
 from pairscore.demo.server import serve as serving
-from pairscore.errors import InputError
+from pairscore.errors import EnvironmentFault, InputError
 
 _MARKER: Final = ".pairscore-demo"
+_CSV_NAME: Final = "challenge_set.csv"
 _LOOPBACK: Final = "127.0.0.0/8"
 _SHOWN: Final = 5
 _CELL: Final = 70
@@ -25,26 +28,28 @@ def run_demo(
 ) -> None:
     """Make the data set; serve it until interrupted, or score it and show what came out."""
     console = Console(soft_wrap=True)
-    made = (folder / _MARKER).exists()
-    if serve and made and not then_score:
-        _serve(console, folder, port)
-        return
     _claim(folder)
     if then_score:
         # Any free port will do: nobody comes back to the URLs of this run.
         with serving(folder, port=0) as base_url:
-            source = make_dataset(folder, rows=rows, seed=seed, base_url=base_url).csv
+            source = _make(folder, rows, seed, base_url)
             console.out(f"made {rows:,} rows in {folder}, served at {base_url}", highlight=False)
             _score(source)
         _show_extremes(console, default_output(source))
         return
-    source = make_dataset(folder, rows=rows, seed=seed, base_url=f"http://127.0.0.1:{port}").csv
-    console.out(f"made {rows:,} rows in {source}", highlight=False)
-    if serve:
-        _serve(console, folder, port)
+    base_url = f"http://127.0.0.1:{port}"
+    if (folder / _MARKER).read_text(encoding="utf-8") == _made(rows, seed, base_url):
+        source = folder / _CSV_NAME
     else:
-        again = f"pairscore demo {folder} --serve --port {port}"
-        console.out(f"serve it with: {again}\nthen score it:  {_advice(source)}", highlight=False)
+        source = _make(folder, rows, seed, base_url)
+        console.out(f"made {rows:,} rows in {source}", highlight=False)
+    if serve:
+        _serve(console, folder, port, source)
+        return
+    again = f"pairscore demo {shlex.quote(str(folder))} --rows {rows} --seed {seed} --port {port}"
+    console.out(
+        f"serve it with: {again} --serve\nthen score it:  {_advice(source)}", highlight=False
+    )
 
 
 def _claim(folder: Path) -> None:
@@ -62,18 +67,34 @@ def _claim(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _serve(console: Console, folder: Path, port: int) -> None:
+def _make(folder: Path, rows: int, seed: int, base_url: str) -> Path:
     try:
-        with serving(folder, port=port) as base_url:
-            console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)
-            console.out(f"score it with: {_advice(folder / 'challenge_set.csv')}", highlight=False)
-            threading.Event().wait()
+        source = make_dataset(folder, rows=rows, seed=seed, base_url=base_url).csv
+        # Last, so that what was interrupted is not taken for whole.
+        (folder / _MARKER).write_text(_made(rows, seed, base_url), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None
+        raise EnvironmentFault(f"{folder}: the data set cannot be written: {error}") from None
+    return source
+
+
+def _made(rows: int, seed: int, base_url: str) -> str:
+    return f"{rows} rows, seed {seed}, at {base_url}\n"
+
+
+def _serve(console: Console, folder: Path, port: int, source: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            base_url = stack.enter_context(serving(folder, port=port))
+        except OSError as error:
+            raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None
+        console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)
+        console.out(f"score it with: {_advice(source)}", highlight=False)
+        threading.Event().wait()
 
 
 def _advice(source: Path) -> str:
-    return f"pairscore score {source} --model demo --allow-net {_LOOPBACK} --timeout 2"
+    quoted = shlex.quote(str(source))
+    return f"pairscore score {quoted} --model demo --allow-net {_LOOPBACK} --timeout 2"
 
 
 def _score(source: Path) -> None:

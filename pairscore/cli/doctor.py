@@ -70,10 +70,17 @@ def diagnose(settings: Settings) -> Diagnosis:
 
 def _versions() -> dict[str, str]:
     own = {"pairscore": __version__, "python": platform.python_version()}
-    others = {package: metadata.version(package) for package in _PACKAGES}
+    others = {package: _version(package) for package in _PACKAGES}
     curl = pycurl.version_info()
     protocols = "HTTP/2" if curl[4] & pycurl.VERSION_HTTP2 else "HTTP/1.1 only"
     return {**own, **others, "libcurl": f"{curl[1]} ({curl[5]}, {protocols})"}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _machine(capabilities: Capabilities) -> dict[str, str]:

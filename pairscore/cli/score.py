@@ -11,19 +11,12 @@ from pairscore.csv_file import Plan, Summary, run
 from pairscore.pair import Reason
 from pairscore.settings import Settings
 
-DEMO_WARNING = (
-    "the demo model only knows coloured shapes; for real images use another --model, "
-    "such as openai/clip-vit-base-patch32"
-)
-
 
 def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     """Score what `plan` says; progress goes to stderr, the summary alone to stdout."""
     errors = Console(stderr=True, soft_wrap=True)
     for note in plan.notes:
         errors.out(note, highlight=False)
-    if settings.model == "demo":
-        errors.out(f"note: {DEMO_WARNING}", highlight=False)
     # Only now: loading what scores takes seconds that a mistake in a file name should not cost.
     from pairscore.scorer import Scorer
 

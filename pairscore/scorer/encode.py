@@ -1,5 +1,6 @@
 """The encode stage: batches of images and captions through the model, and their scores."""
 
+import math
 import queue
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from pairscore.clip import ClipModel
-from pairscore.pair import Outcome, Score
+from pairscore.pair import Failure, Outcome, Reason, Score
 from pairscore.scorer.work import ContentWork, Embedding, Encoded, InFlight, Row
 
 _MAX_ROWS: Final = 1024
@@ -120,20 +121,28 @@ class EncodeStage:
         images = np.stack([item.embedding for _, item, _ in rows])
         texts = np.stack([captions[row.caption][0] for row, _, _ in rows])
         cosines = np.einsum("nd,nd->n", images, texts)
-        scale = self._model.logit_scale
         return [
-            (
-                row,
-                Score(
-                    similarity=float(cosine) * scale,
-                    cosine=float(cosine),
-                    caption_truncated=captions[row.caption][1],
-                    image_sha256=item.sha256,
-                    attempts=attempts,
-                ),
-            )
+            (row, self._outcome(float(cosine), item, attempts, truncated=captions[row.caption][1]))
             for (row, item, attempts), cosine in zip(rows, cosines, strict=True)
         ]
+
+    def _outcome(self, cosine: float, item: Encoded, attempts: int, *, truncated: bool) -> Outcome:
+        if not math.isfinite(cosine):
+            # Weights with NaN in them, or an overflow at a low precision: a number that is none.
+            return Failure(
+                Reason.INTERNAL,
+                "similarity is not finite",
+                attempts=attempts,
+                image_sha256=item.sha256,
+                retryable=True,
+            )
+        return Score(
+            similarity=cosine * self._model.logit_scale,
+            cosine=cosine,
+            caption_truncated=truncated,
+            image_sha256=item.sha256,
+            attempts=attempts,
+        )
 
     def _embed_captions(self, texts: Sequence[str]) -> dict[str, tuple[Embedding, bool]]:
         """The embedding of each distinct caption, and whether it was truncated."""

@@ -1,6 +1,5 @@
 """`Scorer`: the stages, joined; `score_pairs`: the same for whoever has an iterable."""
 
-import os
 import threading
 import time
 from collections import deque
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from pairscore import clip
+from pairscore.clip.choice import available_cores
 from pairscore.fetch import Fetched, Fetcher, FetchResult, parse_url
 from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
@@ -59,7 +59,7 @@ class Scorer:
         # First of the threads, as it may refuse its settings.
         self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
         batch_size = self._settings.batch_size or self._model.batch_size
-        threads = self._settings.image.threads or min(8, _cores())
+        threads = self._settings.image.threads or min(8, available_cores())
         slots = threading.Semaphore(2 * batch_size)
         self._encode = EncodeStage(
             model=self._model,
@@ -207,7 +207,3 @@ def score_pairs(
     """
     with Scorer(settings) as scorer:
         yield from scorer.score_pairs(pairs)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,9 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -241,6 +243,7 @@ def test_interrupted_run_exits_130_and_resumes_to_the_same_file(
         _, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, stderr
     assert "--resume" in stderr
+    assert one_line(stderr) == "pairscore: interrupted"
     assert "Traceback" not in stderr
     assert not output.exists()
     server.statuses.clear()
@@ -294,12 +297,17 @@ def test_demo_does_not_touch_a_folder_that_is_not_its_own(run, tmp_path):
 
 
 def test_demo_can_be_served_and_scored_in_two_steps(run, tmp_path, cache):
-    assert run("demo", "data", "--rows", "3", "--port", "18765").returncode == 0
-    serve = ("demo", "data", "--serve", "--port", "18765")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    made = run("demo", "data", "--rows", "3", "--port", port)
+    assert made.returncode == 0
+    assert f"pairscore demo data --rows 3 --seed 0 --port {port} --serve" in made.stdout
+    serve = ("demo", "data", "--rows", "3", "--port", port, "--serve")
     options = {"env": surroundings(cache), "cwd": tmp_path, "stdout": subprocess.PIPE}
     with started(*serve, **options) as process:
         assert process.stdout is not None
-        assert "serving data at http://127.0.0.1:18765" in process.stdout.readline()
+        assert f"serving data at http://127.0.0.1:{port}" in process.stdout.readline()
         ended = run("score", "data/challenge_set.csv", *LOOPBACK, "--json")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)
@@ -344,3 +352,70 @@ def test_defect_is_a_traceback_and_exit_1(run, server, tmp_path):
     assert ended.returncode == 1
     assert "ZeroDivisionError: defect" in ended.stderr
     assert not (tmp_path / "challenge_scored.csv").exists()
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "| true", ">&- 2>&-", "2>/dev/full"])
+def test_streams_that_are_gone_change_neither_the_rows_nor_the_exit_code(
+    server, tmp_path, cache, redirection
+):
+    source = write_set(tmp_path, server, 3)
+    command = shlex.join([*COMMAND, "score", str(source), *LOOPBACK])
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} {redirection}"],
+        env=surroundings(cache),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert len(read(tmp_path / "challenge_scored.csv")) == 3
+
+
+def test_exit_code_says_what_closed_streams_cannot(tmp_path, cache):
+    command = shlex.join([*COMMAND, "score", str(tmp_path / "none.csv")])
+    ended = subprocess.run(
+        ["bash", "-c", f"{command} >&- 2>&-"],
+        env=surroundings(cache),
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 2
+
+
+def test_path_that_the_terminal_has_no_letters_for_is_shown_escaped(run, server, tmp_path):
+    source = tmp_path / "猫 pairs.csv"
+    source.write_text(f"url,caption\n{server.add('/1.jpg', picture(1))},a red circle\n")
+    ended = run("score", source, *LOOPBACK, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert ended.returncode == 0, ended.stderr
+    assert "\\u732b pairs_scored.csv" in ended.stdout
+    assert (tmp_path / "猫 pairs_scored.csv").exists()
+
+
+def test_doctor_says_which_package_is_missing(run, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name == 'onnxruntime': raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+    )
+    ended = run("doctor", "--model", "demo", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert any(
+        line.split() == ["onnxruntime", "not", "installed"] for line in ended.stdout.splitlines()
+    )
+
+
+def test_demo_is_made_anew_when_something_else_is_asked_for(run, tmp_path):
+    run("demo", "data", "--rows", "4", "--port", "9999")
+    first = read(tmp_path / "data" / "challenge_set.csv")
+    run("demo", "data", "--rows", "4", "--port", "9999")
+    assert read(tmp_path / "data" / "challenge_set.csv") == first
+    run("demo", "data", "--rows", "5", "--port", "9998")
+    second = read(tmp_path / "data" / "challenge_set.csv")
+    assert len(second) == 5
+    assert all(":9999/" not in row["url"] for row in second)

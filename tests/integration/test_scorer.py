@@ -262,6 +262,20 @@ def test_dead_stage_raises_in_every_future_and_nothing_hangs(settings, model, se
             list(scorer.score_pairs([(urls[0], "a dog")]))
 
 
+class NotFinite(Broken):
+    """A model that gives numbers that are none."""
+
+    def embed_images(self, pixels: Any) -> Any:
+        return np.full((len(pixels), self.dimensions), np.nan, np.float32)
+
+
+def test_similarity_that_is_no_number_is_a_reason(settings, model, server):
+    url = server.add("/1.jpg", picture(1))
+    with Scorer(settings, model=cast(ClipModel, NotFinite(model))) as scorer:
+        outcome = failure_of(result(scorer, url))
+    assert outcome.error == "internal: similarity is not finite"
+
+
 def test_defect_in_one_image_is_its_internal_failure_and_is_logged(
     settings, model, server, monkeypatch, caplog
 ):
