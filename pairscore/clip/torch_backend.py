@@ -5,7 +5,6 @@ GPU is given one batch after the other.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,9 +21,8 @@ from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.source import ModelFiles
 from pairscore.clip.tokenizer import Caption
 from pairscore.errors import ModelError
+from pairscore.threads import use_one_core
 
-# Two threads that set and put back at the same time would take each other's 1 for the original.
-_configuring = threading.Lock()
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Per thread of a CPU; more gains nothing there.
 _CPU_IMAGES, _CPU_CAPTIONS = 8, 16
@@ -55,7 +53,7 @@ class TorchBackend:
         self._pool = ThreadPoolExecutor(
             threads if on_cpu else 1,
             thread_name_prefix="pairscore-torch",
-            initializer=_use_one_core if on_cpu else None,
+            initializer=use_one_core if on_cpu else None,
         )
         self._model = _load(files, self._dtype, self._device)
         std = np.asarray(preprocessing.std)
@@ -124,20 +122,6 @@ class TorchBackend:
 
 def _slices(count: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
-
-
-def _use_one_core() -> None:
-    """Have torch use one core in the calling thread, and what it did in all others.
-
-    `torch.set_num_threads` also sets what threads start with that come to torch later; one that
-    ends at once puts this back.
-    """
-    with _configuring:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restore = threading.Thread(target=torch.set_num_threads, args=(threads,))
-        restore.start()
-        restore.join()
 
 
 def _load(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> CLIPModel:

@@ -5,7 +5,6 @@ antialiased bicubic kernel for uint8. Pillow's kernel differs by up to 2 levels 
 values, and takes seven times as long.
 """
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +13,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from pairscore.image.windowed import Window
+from pairscore.threads import use_one_core
 
 # Above this many times the crop, the long axis is resized only where the crop looks.
 _LONG = 16
 
 # Builds of torch whose kernel for uint8 runs in the calling thread.
 _SINGLE_CORE = frozenset({"AVX2", "AVX512"})
-
-# Two threads that set and put back at the same time would take each other's 1 for the original.
-_configuring = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +85,10 @@ def configure_thread() -> None:
     """Keep torch to one core in the calling thread and no other; call it once per decoding thread.
 
     On x86 torch's kernel for uint8 uses one core anyway, and nothing is done. Elsewhere it starts a
-    team of threads per caller. `torch.set_num_threads` sets the caller's own team and also what
-    threads that come to torch later start with, so a thread that ends at once puts the latter back.
+    team of threads per caller.
     """
     if torch.backends.cpu.get_cpu_capability() not in _SINGLE_CORE:
         use_one_core()
-
-
-def use_one_core() -> None:
-    """Set the size of the calling thread's team to 1 and leave that of every other thread."""
-    with _configuring:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restore = threading.Thread(target=torch.set_num_threads, args=(threads,))
-        restore.start()
-        restore.join()
 
 
 def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

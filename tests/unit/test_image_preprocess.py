@@ -17,9 +17,9 @@ from torch.nn.functional import interpolate
 from transformers import CLIPImageProcessor
 
 from pairscore.image import Preprocessor, configure_thread, decode
-from pairscore.image.preprocess import use_one_core
 from pairscore.image.windowed import Window
 from pairscore.pair import Failure
+from pairscore.threads import use_one_core
 from tests.unit.image_samples import encode, photo, samples
 
 CLIP = Preprocessor(224, (224, 224))
