@@ -6,19 +6,25 @@ batch of 8 keeps a layer's activations near the cache; more gains nothing.
 
 At int8 every image and every caption is run alone. Its activations are quantised by their own range
 then, and a similarity does not depend on what else happened to be in the batch.
+
+ONNX Runtime's telemetry is off, unless the environment says otherwise.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from pairscore.clip.tokenizer import Caption
 from pairscore.errors import ModelError
+
+# It looks only once, when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 _IMAGES = 8
 # A group of captions is closed by the next longer caption once it has this many tokens: the matrix
