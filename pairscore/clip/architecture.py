@@ -67,11 +67,14 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
     kind = config.get("model_type")
     if kind != "clip":
         raise ModelError(f"model {name} is not a CLIP: its config.json has model_type {kind!r}")
-    text = _section(config, "text_config", _TEXT_DEFAULTS)
-    vision = _section(config, "vision_config", _VISION_DEFAULTS)
+    try:
+        text = _section(config, "text_config", _TEXT_DEFAULTS)
+        vision = _section(config, "vision_config", _VISION_DEFAULTS)
+    except ValueError as error:
+        raise ModelError(f"model {name}: config.json has {error}") from None
     for key in ("image_size", "patch_size"):
         value = vision[key]
-        if isinstance(value, list) and len(set(value)) == 1:
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
             vision[key] = value[0]
     if vision["num_channels"] != 3:
         raise ModelError(
@@ -92,10 +95,18 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
 
 
 def _section(config: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    section = {**defaults, **(config.get(key) or {})}
+    section = {**defaults, **(_object(config, key) or {})}
     # transformers lets an old `text_config_dict`, with its defaults, win over `text_config`.
-    legacy = config.get(f"{key}_dict")
+    legacy = _object(config, f"{key}_dict")
     return section if legacy is None else {**section, **defaults, **legacy}
+
+
+def _object(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    value = config.get(key)
+    if value is None or isinstance(value, dict):
+        return value
+    message = f"{key} {value!r}, which is not an object"
+    raise ValueError(message)
 
 
 def _tower(section: Mapping[str, Any]) -> Tower:
@@ -103,12 +114,16 @@ def _tower(section: Mapping[str, Any]) -> Tower:
     if width % heads:
         message = f"hidden_size {width}, which {heads} attention heads cannot share"
         raise ValueError(message)
+    epsilon = section["layer_norm_eps"]
+    if not isinstance(epsilon, float):
+        message = f"layer_norm_eps {epsilon!r}, which is not supported"
+        raise ValueError(message)
     return Tower(
         width=width,
         layers=_positive(section, "num_hidden_layers"),
         heads=heads,
         activation=str(section["hidden_act"]),
-        epsilon=float(section["layer_norm_eps"]),
+        epsilon=epsilon,
     )
 
 

@@ -1,22 +1,23 @@
 """What a model wants done to an image, read from its preprocessor's configuration."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pairscore.errors import ModelError
 
 _BICUBIC = 3
 # transformers' CLIPImageProcessor under the names that it has had.
-_PROCESSORS = {
+_PROCESSORS = (
     None,
     "CLIPFeatureExtractor",
     "CLIPImageProcessor",
     "CLIPImageProcessorFast",
     "CLIPImageProcessorPil",
-}
+)
 _DEFAULTS: Mapping[str, Any] = {
     "do_resize": True,
     "size": {"shortest_edge": 224},
@@ -76,7 +77,7 @@ def read_preprocessing(folder: Path, image_size: int, name: str) -> Preprocessin
         crop=crop,
         mean=_channels(config, "image_mean", 0.0, name),
         std=_channels(config, "image_std", 1.0, name),
-        rescale=float(config["rescale_factor"]) if config["do_rescale"] else 1.0,
+        rescale=_rescale(config, name),
     )
 
 
@@ -90,9 +91,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            config = json.loads(path.read_text())
-        except ValueError:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             raise ModelError(f"model {name}: {path} is not JSON; download it again") from None
+        if not isinstance(config, dict):
+            raise ModelError(f"model {name}: {path} is not a JSON object; download it again")
         section = config.get(key) if key else config
         if isinstance(section, dict):
             return section
@@ -114,19 +117,35 @@ def _check_supported(config: Mapping[str, Any], name: str) -> None:
 
 
 def _shortest_edge(size: Any) -> int | None:  # noqa: ANN401  # JSON
-    if isinstance(size, int):
-        return size
     if isinstance(size, dict) and size.keys() == {"shortest_edge"}:
-        return int(size["shortest_edge"])
-    return None
+        size = size["shortest_edge"]
+    return size if _is_length(size) else None
 
 
 def _crop(size: Any) -> tuple[int, int] | None:  # noqa: ANN401  # JSON
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, dict) and {"height", "width"} <= size.keys():
-        return int(size["height"]), int(size["width"])
-    return None
+    if isinstance(size, dict):
+        height, width = size.get("height"), size.get("width")
+    else:
+        height = width = size
+    return (height, width) if _is_length(height) and _is_length(width) else None
+
+
+def _is_length(value: Any) -> TypeGuard[int]:  # noqa: ANN401  # JSON
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> TypeGuard[float]:  # noqa: ANN401  # JSON
+    """Whether it is a number; infinity and NaN, which Python's JSON knows, are none."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def _rescale(config: Mapping[str, Any], name: str) -> float:
+    if not config["do_rescale"]:
+        return 1.0
+    factor = config["rescale_factor"]
+    if not _is_number(factor) or factor <= 0:
+        raise ModelError(f"model {name}: rescale_factor is {factor!r}; a number above 0 is needed")
+    return float(factor)
 
 
 def _channels(
@@ -135,9 +154,9 @@ def _channels(
     if not config["do_normalize"]:
         return neutral, neutral, neutral
     values = config[key]
-    if not isinstance(values, list) or len(values) != 3:
+    if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
         raise ModelError(f"model {name}: {key} is {values!r}; three numbers are needed")
     red, green, blue = (float(value) for value in values)
-    if key == "image_std" and 0 in (red, green, blue):
-        raise ModelError(f"model {name}: {key} is {values!r}; none may be zero")
+    if key == "image_std" and min(red, green, blue) <= 0:
+        raise ModelError(f"model {name}: {key} is {values!r}; all must be above zero")
     return red, green, blue

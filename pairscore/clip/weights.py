@@ -31,13 +31,12 @@ def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
     """Name the files that hold the weights, safetensors before a pickled checkpoint.
 
     Raises:
-        ModelError: there are none.
+        ModelError: there are none, or their index cannot be read.
     """
     if (folder / _SAFETENSORS).is_file():
         return (folder / _SAFETENSORS,)
     if (folder / _SAFETENSORS_INDEX).is_file():
-        shards = json.loads((folder / _SAFETENSORS_INDEX).read_text())["weight_map"].values()
-        return tuple(folder / shard for shard in sorted(set(shards)))
+        return tuple(folder / shard for shard in _shards(folder / _SAFETENSORS_INDEX, name))
     if (folder / _PICKLE).is_file():
         return (folder / _PICKLE,)
     raise ModelError(
@@ -67,6 +66,16 @@ def open_weights(files: tuple[Path, ...], name: str) -> Iterator[Weights]:
             f"model {name}: its weights cannot be read ({error}); download them again"
         ) from None
     yield _Safetensors(handles, name)
+
+
+def _shards(index: Path, name: str) -> list[str]:
+    try:
+        shards = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        shards = []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
+        raise ModelError(f"model {name}: {index} does not name its weights; download it again")
+    return sorted(set(shards))
 
 
 class _Safetensors:

@@ -95,6 +95,14 @@ def test_normalising_and_rescaling_can_be_off(tmp_path):
         ({"image_mean": [0.5]}, "three numbers"),
         ({"image_std": 0.5}, "three numbers"),
         ({"image_std": [0.5, 0.0, 0.5]}, "zero"),
+        ({"image_std": [0.5, -0.5, 0.5]}, "zero"),
+        ({"image_mean": ["0.5", "0.5", "0.5"]}, "three numbers"),
+        ({"image_mean": [0.5, None, 0.5]}, "three numbers"),
+        ({"image_mean": [0.5, float("nan"), 0.5]}, "three numbers"),
+        ({"image_mean": [0.5, 10**400, 0.5]}, "three numbers"),
+        ({"rescale_factor": "small"}, "rescale_factor is 'small'"),
+        ({"rescale_factor": 0}, "rescale_factor is 0"),
+        ({"feature_extractor_type": []}, "image processor"),
     ],
 )
 def test_what_is_not_clips_preprocessing_is_refused_in_one_line(change, says, tmp_path):
@@ -104,6 +112,21 @@ def test_what_is_not_clips_preprocessing_is_refused_in_one_line(change, says, tm
         read(tmp_path)
 
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("length", ["big", None, 0, -224, True, [224], {}, 224.5])
+def test_a_length_that_is_none_is_refused_in_one_line(length, tmp_path):
+    for change in (
+        {"size": length},
+        {"size": {"shortest_edge": length}},
+        {"crop_size": length},
+        {"crop_size": {"height": length, "width": 224}},
+        {"crop_size": {"height": 224, "width": length}},
+    ):
+        write(tmp_path, OLDEST | change)
+        with pytest.raises(ModelError, match="unsupported preprocessing") as raised:
+            read(tmp_path)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_broken_file_is_said_to_be(tmp_path):
