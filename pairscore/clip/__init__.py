@@ -4,9 +4,9 @@ Importing this imports neither torch nor transformers nor ONNX Runtime; loading 
 that model runs with.
 """
 
-from pairscore.clip.choice import Capabilities, Choice, choose, probe
+from pairscore.clip.choice import Capabilities, Choice, available_cores, choose, probe
+from pairscore.clip.folders import cache_folder, default_cache_dir
 from pairscore.clip.model import ClipModel, load_model
-from pairscore.clip.onnx_export import default_cache_dir
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.source import find_local
 from pairscore.clip.tokenizer import Caption
@@ -17,6 +17,8 @@ __all__ = [
     "Choice",
     "ClipModel",
     "Preprocessing",
+    "available_cores",
+    "cache_folder",
     "choose",
     "default_cache_dir",
     "find_local",

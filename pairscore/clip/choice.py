@@ -124,6 +124,8 @@ def _precision(
         raise SettingsError("precision fp16 is slow on cpu and not offered; use fp32, bf16 or int8")
     if asked == "int8" and device != "cpu":
         raise SettingsError(f"precision int8 runs on cpu only, not on {device}; use fp16 there")
+    if asked == "bf16" and device == "cpu" and not capabilities.bf16:
+        return asked, "precision bf16: asked for, though this CPU is not known to be fast at it"
     return asked, f"precision {asked}: asked for"
 
 
@@ -176,7 +178,7 @@ def _accelerators() -> tuple[bool, bool]:
 def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     if not cpuinfo.is_file():
         return frozenset()
-    for line in cpuinfo.read_text().splitlines():
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in {"flags", "Features"}:
             return frozenset(value.split())
@@ -188,6 +190,6 @@ def _cpu_quota(cgroup: Path) -> tuple[int, int]:
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         paths = [cgroup / file for file in files]
         if all(path.is_file() for path in paths):
-            quota, period = " ".join(path.read_text() for path in paths).split()
+            quota, period = " ".join(path.read_text(encoding="utf-8") for path in paths).split()
             return (0 if quota in {"max", "-1"} else int(quota)), int(period)
     return 0, 1

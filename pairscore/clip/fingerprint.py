@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pairscore.clip.preprocessing import Preprocessing
@@ -30,22 +31,34 @@ def model_digest(files: Iterable[Path], preprocessing: Preprocessing, cache: Pat
 
 
 def file_digest(file: Path, cache: Path) -> str:
-    """Sha256, in hex; that of a large file is kept under its path, size and time of change."""
+    """Sha256, in hex; that of a large file is kept under its path, size and time of change.
+
+    Where the cache cannot be used, it is computed every time.
+    """
     real = file.resolve()
     state = real.stat()
     if state.st_size < _SMALL:
         return hashlib.sha256(real.read_bytes()).hexdigest()
     key = digest([str(real), str(state.st_size), str(state.st_mtime_ns)])
     kept = cache / "digests" / key
-    if kept.is_file() and len(known := kept.read_text()) == 64:
-        return known
+    with suppress(OSError, UnicodeError):
+        if len(known := kept.read_text(encoding="utf-8")) == 64:
+            return known
     with real.open("rb") as stream:
         computed = hashlib.file_digest(stream, "sha256").hexdigest()
+    with suppress(OSError):
+        _keep(computed, kept)
+    return computed
+
+
+def _keep(computed: str, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     temporary = kept.with_suffix(f".{os.getpid()}")
-    temporary.write_text(computed)
-    temporary.replace(kept)
-    return computed
+    try:
+        temporary.write_text(computed, encoding="utf-8")
+        temporary.replace(kept)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def fingerprint(name: str, backend: str, precision: str, identity: str) -> str:

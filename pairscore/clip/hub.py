@@ -1,10 +1,13 @@
 """Models of the Hugging Face hub: found in its cache on this machine, or downloaded to it."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pairscore.clip.folders import hub_cache
+from pairscore.clip.weights import weight_files
 from pairscore.errors import ModelError
 
 _CONFIGURATION = (
@@ -33,6 +36,9 @@ _NEEDED = (
 )
 # The hub's client waits for ever for a hub that takes the question and does not answer.
 _PATIENCE = 20.0
+_UNUSABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +56,26 @@ def kept_folder(name: str) -> Path | None:
     """Give the folder of a hub model's files if they are all here; no network is used.
 
     Raises:
-        ModelError: `name` is no hub id.
+        ModelError: `name` is no hub id, or its index of weights is broken.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     patterns = [*_CONFIGURATION, *_SAFETENSORS]
     try:
-        kept = snapshot_download(name, allow_patterns=patterns, local_files_only=True)
+        kept = snapshot_download(
+            name, cache_dir=hub_cache(), allow_patterns=patterns, local_files_only=True
+        )
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:
         raise ModelError(f"model {name} is neither a folder nor a hub id (owner/name)") from None
     folder = Path(kept)
     complete = all(any((folder / file).is_file() for file in forms) for forms in _NEEDED)
-    return folder if complete else None
+    if not complete:
+        return None
+    # An index alone says nothing of the shards that it names.
+    return folder if all(file.is_file() for file in weight_files(folder, name)) else None
 
 
 def _download(name: str) -> Path:
@@ -77,7 +88,7 @@ def _download(name: str) -> Path:
             # Older models have a pickled checkpoint alone.
             safe = {file.rfilename for file in listed} & set(_SAFETENSORS)
             patterns = [*_CONFIGURATION, *(_SAFETENSORS if safe else (_PICKLE,))]
-            return Path(snapshot_download(name, allow_patterns=patterns))
+            return Path(snapshot_download(name, cache_dir=hub_cache(), allow_patterns=patterns))
     except Exception as error:  # noqa: BLE001  # the client's errors have no common ancestor
         raise ModelError(_explain(error, name)) from None
 
@@ -105,6 +116,11 @@ def _explain(error: Exception, name: str) -> str:
             "check the network, or give a folder or `demo`"
         )
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError) and error.errno in _UNUSABLE:
+        return (
+            f"model {name}: the hub's cache cannot be used ({reason}); "
+            "set HF_HOME to a folder with space"
+        )
     return f"model {name} could not be downloaded ({reason}); try again"
 
 

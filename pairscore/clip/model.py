@@ -1,5 +1,6 @@
 """A CLIP ready to embed images and captions, whatever runs it."""
 
+import logging
 from collections.abc import Sequence
 from math import exp
 from pathlib import Path
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from pairscore.clip.architecture import read_architecture
 from pairscore.clip.choice import Capabilities, Choice, choose, probe
 from pairscore.clip.fingerprint import fingerprint, model_digest
-from pairscore.clip.onnx_export import Export, default_cache_dir, exported
+from pairscore.clip.folders import cache_folder
+from pairscore.clip.onnx_export import Export, exported
 from pairscore.clip.preprocessing import Preprocessing, read_preprocessing
-from pairscore.clip.source import ModelFiles, find_model
+from pairscore.clip.source import DEMO, ModelFiles, find_model
 from pairscore.clip.tokenizer import Caption, CaptionTokenizer, load_tokenizer
 from pairscore.clip.weights import open_weights
 from pairscore.settings import Settings
@@ -23,6 +25,8 @@ Floats = NDArray[np.float32]
 _BATCH_SIZES = {"cuda": 128, "mps": 32}
 _IMAGES_PER_CORE = 16
 _MOST_IMAGES = 256
+
+logger = logging.getLogger("pairscore.clip")
 
 
 class Backend(Protocol):
@@ -139,13 +143,15 @@ def load_model(settings: Settings, capabilities: Capabilities | None = None) -> 
     capabilities = capabilities or probe()
     choice = choose(settings, capabilities)
     files = find_model(settings.model)
+    if files.name == DEMO:
+        logger.warning("the demo model knows only coloured shapes; score photos with another model")
     architecture = read_architecture(files.config, files.name)
     preprocessing = read_preprocessing(files.folder, architecture.image_size, files.name)
     tokenizer = load_tokenizer(files.folder, architecture, files.name)
     with open_weights(files.weights, files.name) as weights:
         scale = exp(float(weights.get("logit_scale")))
         dimensions = len(weights.get("visual_projection.weight"))
-    cache = settings.cache_dir or default_cache_dir()
+    cache = cache_folder(settings.cache_dir)
     identity = model_digest(files.identity, preprocessing, cache)
     batch_size = settings.batch_size or _batch_size(choice, capabilities)
     if choice.backend == "onnx":

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +40,6 @@ class Export:
     def key(self) -> str:
         """Name of the export's folder: equal for equal graphs."""
         return digest([self.identity, str(_GRAPH_VERSION), str(self.int8_limit)])[:32]
-
-
-def default_cache_dir() -> Path:
-    """Name the user's cache folder of this platform, read from the environment now."""
-    if override := os.environ.get("XDG_CACHE_HOME"):
-        return Path(override) / "pairscore"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pairscore"
-    return Path.home() / ".cache" / "pairscore"
 
 
 def exported(export: Export, cache: Path) -> Path:
@@ -102,7 +92,8 @@ def _export(export: Export, folder: Path) -> None:
             write_vision(work, weights, architecture, export.preprocessing, quantised)
             write_text(work, weights, architecture, quantised)
         files = {file.name: _state(file) for file in sorted(work.iterdir())}
-        (work / _MANIFEST).write_text(json.dumps({"model": export.name, "files": files}, indent=2))
+        manifest = json.dumps({"model": export.name, "files": files}, indent=2)
+        (work / _MANIFEST).write_text(manifest, encoding="utf-8")
         for file in work.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -112,7 +103,7 @@ def _export(export: Export, folder: Path) -> None:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
         return all(_is_as_written(folder / name, state) for name, state in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -57,14 +57,21 @@ def find_local(name: str) -> Path | None:
 
 
 def _may_be_hub_id(name: str) -> bool:
-    path = Path(name).expanduser()
+    path = _path(name)
     return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists())
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ModelError(f"model {name}: there is no such folder, as ~ is not known") from None
 
 
 def _folder(name: str) -> Path:
     if name == DEMO:
         return Path(pairscore.__file__).parent / "demo" / "model"
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.is_dir():
         return path
     if not _may_be_hub_id(name):

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from pairscore.clip import Capabilities, choose, probe
-from pairscore.clip.choice import available_cores
+from pairscore.clip import Capabilities, available_cores, choose, probe
 from pairscore.errors import EnvironmentFault, SettingsError
 from pairscore.settings import Settings
 
@@ -118,3 +117,15 @@ def test_this_machine_is_found_out():
     assert found.cores >= 1
     assert found.onnxruntime
     assert found.machine
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "warned"),
+    [("cpu", {"avx2"}, True), ("cpu", {"avx512_bf16"}, False), ("cuda", {"avx2"}, False)],
+)
+def test_bf16_on_a_cpu_without_it_is_said_to_be_slow(device, flags, warned):
+    machine = capabilities(cuda=True, cpu_flags=frozenset(flags))
+
+    choice = choose(settings(precision="bf16", device=device), machine)
+
+    assert ("not known to be fast" in " ".join(choice.why)) is warned

@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pairscore.clip import default_cache_dir, load_model
+from pairscore.clip import load_model
 from pairscore.errors import EnvironmentFault, ModelError
 from pairscore.settings import Settings
 from tests.tiny_clip import make_tiny_clip
@@ -131,20 +130,3 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path):
     with pytest.raises(ModelError, match=r"lack text_model\.encoder\.layers\.1\.mlp\.fc2\.bias"):
         load(folder, tmp_path / "cache")
     assert exports(tmp_path / "cache") == []
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
-    [
-        ("linux", {"HOME": "/h"}, "/h/.cache/pairscore"),
-        ("linux", {"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/pairscore"),
-        ("darwin", {"HOME": "/h"}, "/h/Library/Caches/pairscore"),
-    ],
-)
-def test_the_cache_folder_is_the_users_own(platform, variables, expected, monkeypatch):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(sys, "platform", platform)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-    assert default_cache_dir() == Path(expected)

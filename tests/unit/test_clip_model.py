@@ -1,5 +1,7 @@
 """A loaded model as its users see it: its names, its fingerprint, its threads, its imports."""
 
+import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -110,6 +112,38 @@ def test_the_digest_of_a_large_file_is_kept_until_it_changes(tmp_path, monkeypat
     assert file_digest(file, tmp_path) not in {first, "f" * 64}
 
 
+@pytest.mark.parametrize("kept", ["nothing", "no text"])
+def test_a_digest_that_cannot_be_kept_is_computed(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr("pairscore.clip.fingerprint._SMALL", 4)
+    file = tmp_path / "weights"
+    file.write_bytes(b"content")
+    cache = tmp_path / "cache"
+    expected = file_digest(file, cache)
+    (digest,) = (cache / "digests").iterdir()
+    digest.unlink()
+    if kept == "nothing":
+        # Not even root can create anything in this.
+        (cache / "digests").rmdir()
+        (cache / "digests").touch()
+    else:
+        digest.mkdir()
+
+    assert file_digest(file, cache) == expected
+    assert [path.name for path in cache.glob("digests/*")] in ([], [digest.name])
+
+
+def test_a_digest_that_is_no_text_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("pairscore.clip.fingerprint._SMALL", 4)
+    file = tmp_path / "weights"
+    file.write_bytes(b"content")
+    expected = file_digest(file, tmp_path)
+    (kept,) = (tmp_path / "digests").iterdir()
+    kept.write_bytes(b"\xff" * 64)
+
+    assert file_digest(file, tmp_path) == expected
+    assert kept.read_text() == expected
+
+
 def test_warming_up_runs_both_encoders_and_closing_ends_them(folder, cache):
     model = load(folder, cache)
     model.warm_up()
@@ -144,9 +178,9 @@ def test_read_only_pixels_are_taken_without_a_warning(backend, folder, cache):
         assert model.embed_images(pixels).shape == (5, 24)
 
 
-def run(code, *arguments):
+def run(code, *arguments, env=None):
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=env)
 
 
 HEAVY = "[name for name in ('torch', 'transformers', 'onnx', 'onnxruntime') if name in sys.modules]"
@@ -180,3 +214,35 @@ def test_loading_prints_nothing(backend, folder, tmp_path, capfd):
     load(folder, tmp_path, backend=backend).warm_up()
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_onnx_runtime_reports_nothing_to_its_maker(folder, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    code = """
+import sys
+from pairscore.clip import load_model
+from pairscore.settings import Settings
+load_model(Settings(model=sys.argv[1], device="cpu", backend="onnx")).warm_up()
+"""
+    unset = ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "PAIRSCORE_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+
+    run(code, folder, env=environment | {"HOME": str(home)})
+
+    assert [path.relative_to(home).as_posix() for path in home.glob("*/*")] == [".cache/pairscore"]
+
+
+def test_the_demo_model_says_what_it_knows_on_every_use(tmp_path, caplog):
+    for _ in range(2):
+        load("demo", tmp_path).close()
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert all("only coloured shapes" in warning for warning in warnings)
+
+
+def test_other_models_come_without_a_warning(folder, cache, caplog):
+    load(folder, cache)
+
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []

@@ -96,6 +96,14 @@ def configure(**changes):
     return lambda folder: edit_json(folder / "config.json", **changes)
 
 
+def index(content):
+    def replace(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(content)
+
+    return replace
+
+
 def drop_tensor(name):
     def drop(folder):
         tensors = load_file(folder / "model.safetensors")
@@ -121,6 +129,18 @@ def drop_tensor(name):
         (remove("preprocessor_config.json"), "preprocessor_config.json"),
         (remove("tokenizer.json"), "no tokenizer"),
         (drop_tensor("vision_model.post_layernorm.bias"), "lack vision_model.post_layernorm.bias"),
+        (index("{"), "does not name its weights"),
+        (index("[]"), "does not name its weights"),
+        (index('{"metadata": {}}'), "does not name its weights"),
+        (index('{"weight_map": []}'), "does not name its weights"),
+        (index('{"weight_map": {}}'), "does not name its weights"),
+        (index('{"weight_map": {"a": 5}}'), "does not name its weights"),
+        (index('{"weight_map": {"a": {}}}'), "does not name its weights"),
+        (index('{"weight_map": {"a": "gone.safetensors"}}'), "weights cannot be read"),
+        (configure(text_config="none"), "text_config 'none'"),
+        (configure(vision_config={"image_size": [[1], [2]]}), "image_size [[1], [2]]"),
+        (configure(vision_config={"layer_norm_eps": None}), "layer_norm_eps None"),
+        (spoil("preprocessor_config.json", "[]"), "not a JSON object"),
         (drop_tensor("logit_scale"), "lack logit_scale"),
     ],
 )
@@ -258,6 +278,31 @@ def test_a_hub_model_is_downloaded_once_and_quietly(pickled, hub, folder, tmp_pa
     assert second.stdout == first.stdout
     assert len(handler.requests) == asked
     assert not any("open_clip" in path for path in handler.requests)
+
+
+def test_a_download_that_lacks_a_shard_is_completed(hub, folder, tmp_path):
+    CLIPModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="50KB")
+    (folder / "model.safetensors").unlink()
+    first = run_with_hub("someone/tiny", hub[1], tmp_path)
+    lost, *_ = (tmp_path / "hub").rglob("model-00002-of-*.safetensors")
+    lost.resolve().unlink()
+    lost.unlink()
+
+    second = run_with_hub("someone/tiny", hub[1], tmp_path)
+
+    assert first.stdout.startswith("tiny:onnx-fp32:")
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+    assert lost.is_file()
+
+
+def test_a_hub_cache_that_cannot_be_written_is_one_line(hub, tmp_path):
+    (tmp_path / "hub").touch()
+
+    result = run_with_hub("someone/tiny", hub[1], tmp_path)
+
+    assert result.stderr == ""
+    assert "set HF_HOME" in result.stdout
+    assert result.stdout.count("\n") == 1
 
 
 def test_a_hub_model_that_does_not_exist_is_one_line(hub, tmp_path):
