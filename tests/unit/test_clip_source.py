@@ -337,3 +337,19 @@ def test_looking_for_a_model_here_uses_no_network(folder, monkeypatch, tmp_path)
     assert find_local("nobody/nothing") is None
     with pytest.raises(ModelError, match="no such folder"):
         find_local("./nowhere")
+
+
+def test_a_hub_model_is_here_only_with_every_shard(folder, monkeypatch, tmp_path):
+    CLIPModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="50KB")
+    (folder / "model.safetensors").unlink()
+    # As the hub's client lays it out.
+    kept = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = kept / "snapshots" / COMMIT
+    shutil.copytree(folder, snapshot)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    assert find_local("someone/tiny") == snapshot
+    next(snapshot.glob("model-00002-of-*.safetensors")).unlink()
+    assert find_local("someone/tiny") is None
