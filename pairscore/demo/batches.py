@@ -23,10 +23,11 @@ from pairscore.demo.scenes import (
     sample,
 )
 
-GROUPS = 14
+GROUPS = 13
 
 # Shapes and counts are learnt last, so they are contrasted most.
 CHANGES: tuple[Attribute, ...] = (
+    "shape",
     "shape",
     "shape",
     "shape",

@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw
 from pairscore.demo.scenes import Scene
 
 _SUPERSAMPLING = 2
-_RADII = {"small": (0.105, 0.125), "large": (0.19, 0.22)}
-_MAX_TILT = math.radians(15)
+_RADII = {"small": (0.125, 0.14), "large": (0.2, 0.22)}
+_MAX_TILT = math.radians(12)
 _GAP = 2.2
+_MARGIN = 0.2
 _TRIES = 8
 
 # Hue in degrees, saturation and value: the lowest and highest of each.
@@ -81,14 +82,14 @@ def _mask(
 
 def _places(count: int, radius: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Centres of `count` discs in the unit square that neither touch nor stick out: (count, 2)."""
-    margin = radius * 1.03
+    margin = max(radius * 1.03, _MARGIN)
     for _ in range(_TRIES):
         places = rng.uniform(margin, 1 - margin, (count, 2))
         apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
         if count == 1 or apart[np.triu_indices(count, 1)].min() > _GAP * radius:
             return places
     cells = rng.permutation([(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)])[:count]
-    return cells + rng.uniform(-1, 1, (count, 2)) * (0.25 - margin)
+    return cells + rng.uniform(-1, 1, (count, 2)) * (0.25 - radius * 1.03)
 
 
 def _outline(shape: str, rng: np.random.Generator) -> list[tuple[npt.NDArray[np.float64], int]]:
@@ -104,7 +105,7 @@ def _outline(shape: str, rng: np.random.Generator) -> list[tuple[npt.NDArray[np.
         case "triangle":
             return [(_regular(3, -math.pi / 2) + np.array([0, 0.12]), 255)]
         case "cross":
-            w = rng.uniform(0.24, 0.3)
+            w = rng.uniform(0.2, 0.26)
             half = [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w)]
             return [(np.array(half + [(-x, -y) for x, y in half]) * 0.97, 255)]
         case "crescent":

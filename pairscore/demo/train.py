@@ -31,7 +31,7 @@ from pairscore.demo.vocabulary import CONTEXT_LENGTH, make_tokenizer
 SIDE = 72
 PATCH = 12
 WIDTH = 128
-STEPS = 2200
+STEPS = 2600
 SCENES = 40 * CHOICES
 
 _PEAK_RATE = 1.5e-3
