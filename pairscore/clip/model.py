@@ -144,7 +144,7 @@ def load_model(settings: Settings, capabilities: Capabilities | None = None) -> 
     choice = choose(settings, capabilities)
     files = find_model(settings.model)
     if files.name == DEMO:
-        logger.warning("the demo model knows only coloured shapes; score photos with another model")
+        logger.warning("the demo model only knows coloured shapes; score photos with another model")
     architecture = read_architecture(files.config, files.name)
     preprocessing = read_preprocessing(files.folder, architecture.image_size, files.name)
     tokenizer = load_tokenizer(files.folder, architecture, files.name)

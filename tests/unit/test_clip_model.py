@@ -239,7 +239,7 @@ def test_the_demo_model_says_what_it_knows_on_every_use(tmp_path, caplog):
 
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2
-    assert all("only coloured shapes" in warning for warning in warnings)
+    assert all("only knows coloured shapes" in warning for warning in warnings)
 
 
 def test_other_models_come_without_a_warning(folder, cache, caplog):
