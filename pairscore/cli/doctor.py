@@ -11,7 +11,7 @@ from typing import Final
 import pycurl
 
 from pairscore import __version__
-from pairscore.clip import Capabilities, choose, default_cache_dir, find_local, probe
+from pairscore.clip import Capabilities, cache_folder, choose, find_local, probe
 from pairscore.errors import PairscoreError
 from pairscore.settings import Settings
 
@@ -96,7 +96,7 @@ def _machine(capabilities: Capabilities) -> dict[str, str]:
 
 def _model(settings: Settings) -> dict[str, str]:
     folder = find_local(settings.model)
-    exports = settings.cache_dir or default_cache_dir()
+    exports = cache_folder(settings.cache_dir)
     return {
         "name": settings.model,
         "files": str(folder) if folder else "not on this machine; would be downloaded when scoring",
