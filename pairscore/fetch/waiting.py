@@ -47,10 +47,6 @@ class HostQueues(Generic[T]):
         state.in_flight -= 1
         self._update(host, state)
 
-    def __len__(self) -> int:
-        """How many requests wait."""
-        return sum(len(state.waiting) for state in self._hosts.values())
-
     def _update(self, host: str, state: _Host[T]) -> None:
         if state.waiting and state.in_flight < self._per_host:
             self._runnable.setdefault(host)
