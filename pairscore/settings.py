@@ -4,12 +4,21 @@ Nested names take two underscores: `PAIRSCORE_FETCH__TIMEOUT=5`, `PAIRSCORE_MODE
 reads the environment at import; `load_settings` does, where objects are wired.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -20,7 +29,16 @@ Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 BackendName: TypeAlias = Literal["auto", "torch", "onnx"]
 
 _DEFAULT_MODEL = "openai/clip-vit-base-patch32"
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+# Inputs are hidden because a proxy's URL may hold a password.
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+_SECRET = frozenset({("fetch", "proxy")})
+_PROXY = re.compile(
+    r"(?:https?|socks5h?)://(?:[^@/?#\[\]\\ ]*@)?"
+    r"(?:[a-z0-9_.-]+|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE | re.ASCII,
+)
+# libcurl decodes a user and a password, and then refuses these.
+_ESCAPED_CONTROL = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 
 
 def _networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -37,6 +55,45 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         raise ValueError(f"{error}; a network looks like 10.0.0.0/8 or fd00::/8") from None
 
 
+def _proxy(value: SecretStr) -> SecretStr:
+    # What is wrong is not quoted: it may be in the password.
+    if not _is_proxy(value.get_secret_value()):
+        raise ValueError(
+            "must be a URL such as http://host:3128 or http://user:password@host:3128, its scheme "
+            "http, https, socks5 or socks5h; write special characters of a password as %40 and such"
+        )
+    return value
+
+
+def _is_proxy(text: str) -> bool:
+    found = _PROXY.fullmatch(text)
+    plain = text.isascii() and text.isprintable()
+    if found is None or not plain or _ESCAPED_CONTROL.search(text):
+        return False
+    try:
+        if found["ipv6"]:
+            IPv6Address(found["ipv6"])
+    except ValueError:
+        return False
+    return found["port"] is None or 0 < int(found["port"]) < 1 << 16
+
+
+def _printable_ascii(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must be printable ASCII, because it is sent as a header")
+    return value
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the path in full") from None
+
+
+_ExpandedPath: TypeAlias = Annotated[Path, AfterValidator(_expanded)]
+
+
 class FetchSettings(BaseModel):
     """How images are downloaded. Times are seconds, sizes bytes."""
 
@@ -48,7 +105,12 @@ class FetchSettings(BaseModel):
         default=10.0, gt=0, le=3600, description="deadline of one attempt, whole"
     )
     connect_timeout: float = Field(default=5.0, gt=0, le=3600)
-    stall_timeout: float = Field(default=5.0, ge=1, le=3600, description="longest silence")
+    stall_timeout: float = Field(
+        default=10.0,
+        ge=1,
+        le=3600,
+        description="longest silence inside a response; until it begins only `timeout` counts",
+    )
     attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
     backoff_base: float = Field(default=0.5, ge=0, le=3600)
     backoff_cap: float = Field(default=30.0, ge=0, le=3600)
@@ -59,13 +121,16 @@ class FetchSettings(BaseModel):
     allow_networks: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
     ] = Field(default=(), description="networks that may be asked though they are not public")
-    proxy: str | None = Field(
-        default=None, description="URL of a proxy, which then has to refuse private addresses itself"
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="URL of a proxy, which then has to refuse private addresses itself",
     )
-    ca_file: Path | None = Field(
+    ca_file: _ExpandedPath | None = Field(
         default=None, description="CA bundle to trust instead of the usual one"
     )
-    user_agent: str | None = Field(default=None, description="instead of pairscore/VERSION")
+    user_agent: Annotated[str, AfterValidator(_printable_ascii)] | None = Field(
+        default=None, description="instead of pairscore/VERSION"
+    )
 
 
 class ImageSettings(BaseModel):
@@ -86,6 +151,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,
         protected_namespaces=(),
     )
 
@@ -96,12 +162,18 @@ class Settings(BaseSettings):
     precision: Precision = "auto"
     backend: BackendName = "auto"
     batch_size: int = Field(default=0, ge=0, le=4096, description="images a batch; 0: by device")
-    window: int = Field(default=4096, ge=1, le=1_000_000, description="pairs in flight at once")
+    window: int = Field(
+        default=16_384,
+        ge=1,
+        le=1_000_000,
+        description="pairs in flight at once, about 1.5 kB each; outcomes are in order, so that so "
+        "many go on behind one that waits to be asked again, and no more",
+    )
     cache_bytes: int = Field(
         default=128_000_000, ge=0, description="in-process cache of embeddings and failures"
     )
     cache_seconds: float = Field(default=3600.0, ge=0, description="how long it believes itself")
-    cache_dir: Path | None = Field(
+    cache_dir: _ExpandedPath | None = Field(
         default=None, description="exported models; default: the user's cache"
     )
     fetch: FetchSettings = FetchSettings()
@@ -133,4 +205,9 @@ def load_settings(
 def _explain(item: Mapping[str, Any], option_names: Mapping[tuple[str, ...], str]) -> str:
     path = tuple(str(part) for part in item["loc"])
     name = option_names.get(path) or f"setting PAIRSCORE_{'__'.join(path).upper()}"
-    return f"{name}: {item['msg'].removeprefix('Value error, ')} (got {item.get('input')!r})"
+    what = item["msg"].removeprefix("Value error, ")
+    # A misspelt name may have been meant for a secret, a group may hold one.
+    hidden = item["type"] == "extra_forbidden" or any(
+        secret[: len(path)] == path for secret in _SECRET
+    )
+    return f"{name}: {what}" if hidden else f"{name}: {what} (got {item.get('input')!r})"

@@ -16,6 +16,7 @@ import certifi
 from pairscore import __version__
 from pairscore.errors import SettingsError
 from pairscore.fetch.address import AddressGuard
+from pairscore.fetch.descriptors import provide_descriptors
 from pairscore.fetch.loop import CurlLoop
 from pairscore.fetch.request import Fetched, FetchResult, Request
 from pairscore.fetch.resolver import NameCheck
@@ -49,7 +50,12 @@ class Fetcher:
     waits for its next attempt, or for the host that it was redirected to, takes none. No request
     starts while bodies of over `settings.buffer_bytes` bytes wait.
 
-    `on_crash` is called from the fetch thread, once, if a defect ends it.
+    `on_crash` is called from the fetch thread, once, if a defect ends it. The process's soft limit
+    on open files is raised where so many transfers need it.
+
+    Raises:
+        SettingsError: the CA file cannot be used.
+        EnvironmentFault: this process may not open as many files as `settings.concurrency` needs.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        provide_descriptors(settings.concurrency)
         self._settings = settings
         self._clock = clock
         self._jitter = jitter

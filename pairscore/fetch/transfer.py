@@ -1,5 +1,6 @@
 """One GET: a libcurl easy handle, configured once and reused, and what became of it."""
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Final, Protocol
 import pycurl
 
 from pairscore.fetch.address import AddressGuard
+from pairscore.fetch.descriptors import EXHAUSTED
 from pairscore.fetch.verdict import Evidence
 from pairscore.settings import FetchSettings
 
@@ -45,7 +47,9 @@ class _Attempt:
     over_cap: bool = False
     refused: list[str] = field(default_factory=list)
     opened: int = 0
+    exhausted: bool = False
     headers_ended: bool = False
+    asked: bool = False
     heard: float | None = None
 
 
@@ -78,7 +82,7 @@ class Transfer:
 
     @property
     def heard(self) -> float | None:
-        """When the server was last heard of; None while it has not been asked."""
+        """When the server was last heard of; None before its response has begun."""
         return self._attempt.heard
 
     def body(self) -> bytes:
@@ -96,6 +100,7 @@ class Transfer:
             headers_ended=attempt.headers_ended,
             refused=tuple(attempt.refused),
             opened=attempt.opened,
+            exhausted=attempt.exhausted,
             request_sent=info(pycurl.REQUEST_SIZE) > 0,
             resolved=info(pycurl.NAMELOOKUP_TIME) > 0,
             retry_after=info(pycurl.RETRY_AFTER) or None,
@@ -110,6 +115,7 @@ class Transfer:
 
     def _configure(self, ca_file: str, agent: str) -> None:
         settings = self._settings
+        proxy = settings.proxy.get_secret_value() if settings.proxy else ""
         options: Sequence[tuple[int, object]] = (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, _PROTOCOLS),
@@ -124,16 +130,15 @@ class Transfer:
             (pycurl.CAINFO, ca_file),
             # Empty strings, unlike unset options, also ignore the environment: its proxies, and the
             # hosts that it would have asked directly, without the guard.
-            (pycurl.PROXY, settings.proxy or ""),
+            (pycurl.PROXY, proxy),
             (pycurl.NOPROXY, ""),
             (pycurl.WRITEFUNCTION, self._write),
             (pycurl.HEADERFUNCTION, self._note_header),
             (pycurl.PREREQFUNCTION, self._note_request),
+            (pycurl.OPENSOCKETFUNCTION, self._open_socket),
         )
         for option, value in options:
             self.handle.setopt(option, value)
-        if settings.proxy is None:
-            self.handle.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
 
     def _write(self, data: bytes) -> int | None:
         attempt = self._attempt
@@ -152,31 +157,39 @@ class Transfer:
         # getinfo() may not be called from a callback, and what to do with a body depends on its
         # status.
         attempt = self._attempt
-        attempt.heard = self._clock()
         if line.startswith(b"HTTP/"):
             status = line.split(maxsplit=2)[1:2]
             attempt.status = int(status[0][:3]) if status and status[0].isdigit() else 0
             attempt.headers_ended = False
         elif not line.strip():
             attempt.headers_ended = True
+        # What a proxy says of its connection is no response; and an interim one (RFC 9110, 15.2)
+        # says that the real one is still being made.
+        if attempt.asked and not 100 <= attempt.status < 200:
+            attempt.heard = self._clock()
 
     def _note_request(self, *_connection: object) -> int:
-        self._attempt.heard = self._clock()
+        self._attempt.asked = True
         return int(pycurl.PREREQFUNC_OK)
 
     def _open_socket(self, _purpose: int, address: _Address) -> socket.socket | int:
         # libcurl calls this with each address that it is about to connect to, after resolving: a
         # check here cannot be raced by DNS.
+        attempt = self._attempt
         ip = address.addr[0] if address.family in (socket.AF_INET, socket.AF_INET6) else ""
-        if not ip or not self._guard.permits(ip):
-            self._attempt.refused.append(ip)
+        if self._settings.proxy is None and not (ip and self._guard.permits(ip)):
+            attempt.refused.append(ip)
             return int(pycurl.SOCKET_BAD)
-        self._attempt.opened += 1
+        attempt.opened += 1
         try:
-            return _HandedOver(address.family, address.socktype, address.protocol)
-        except OSError:
-            # No descriptors left, or no such family here: an address that cannot be connected to.
+            opened = _HandedOver(address.family, address.socktype, address.protocol)
+            # pycurl is about to do the same, and would not say why it could not.
+            os.close(os.dup(opened.fileno()))
+        except OSError as error:
+            # Else there is no such family here: an address that cannot be connected to.
+            attempt.exhausted = error.errno in EXHAUSTED
             return int(pycurl.SOCKET_BAD)
+        return opened
 
 
 def _milliseconds(seconds: float) -> int:

@@ -4,6 +4,7 @@ Pure: libcurl's error codes (https://curl.se/libcurl/c/libcurl-errors.html) and 
 (RFC 9110) in, the reasons of the closed list out.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,8 @@ _TLS: Final = frozenset({35, 51, 58, 59, 60, 64, 80, 83, 90, 91, 98})
 _BROKEN: Final = frozenset({8, 16, 52, 55, 56, 61, 88, 92, 95, 96, 97})
 # What a handshake ends with that was cut off rather than refused.
 _CUT_OFF: Final = ("SSL_ERROR_SYSCALL", "onnection reset", "Broken pipe", "unexpected eof")
+_EXHAUSTED: Final = "no file descriptor left; lower --concurrency or raise `ulimit -n`"
+_USERINFO: Final = re.compile(r"://\S*@")
 _DETAIL_LIMIT: Final = 300
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 
@@ -34,7 +37,8 @@ class Evidence:
 
     `status` is that of the last response, 0 without one, and `headers_ended` whether its headers
     were whole. `refused` are the addresses that the guard did not permit and `opened` counts those
-    it did. `location` is the URL that a redirect leads to, empty without one.
+    it did; `exhausted` says that one of these got no file descriptor. `location` is the URL that a
+    redirect leads to, empty without one.
     """
 
     status: int
@@ -43,6 +47,7 @@ class Evidence:
     headers_ended: bool
     refused: tuple[str, ...]
     opened: int
+    exhausted: bool
     request_sent: bool
     resolved: bool
     retry_after: float | None
@@ -58,7 +63,8 @@ def leads_on(code: int, evidence: Evidence) -> bool:
 def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:
     """The failure that libcurl's `code` (0: none) and the evidence amount to; None for a good body.
 
-    `SILENT` is the code of an attempt given up because nothing came for `stall_timeout`.
+    `SILENT` is the code of an attempt given up because a response that had begun went silent for
+    `stall_timeout`.
     A name that did not resolve (`RESOLVE_HOST`) is reported as temporary; only asking the resolver
     can tell.
     """
@@ -74,6 +80,8 @@ def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) 
         return Failure(Reason.TOO_LARGE, f"over {settings.max_bytes:,} bytes")
     if code in (SILENT, _TIMED_OUT):
         return _judge_timeout(code, evidence, settings)
+    if code == _COULDNT_CONNECT and evidence.exhausted:
+        return Failure(Reason.INTERNAL, _EXHAUSTED, retryable=True)
     if code == _COULDNT_CONNECT and evidence.refused and not evidence.opened:
         return Failure(Reason.BLOCKED_ADDRESS, _blocked(evidence.refused))
     return _judge_code(code, message, evidence)
@@ -131,6 +139,7 @@ def _blocked(addresses: tuple[str, ...]) -> str:
 
 
 def _one_line(message: str) -> str:
-    # Messages quote what servers sent: bytes that are no UTF-8, control characters.
-    line = " ".join(message.split())[:_DETAIL_LIMIT]
+    # Messages quote URLs, in which passwords may be, and what servers sent: bytes that are no
+    # UTF-8, control characters.
+    line = _USERINFO.sub("://", " ".join(message.split()))[:_DETAIL_LIMIT]
     return "".join(character if character.isprintable() else "\ufffd" for character in line)

@@ -1,6 +1,7 @@
 """The fetcher's thread: how it ends, and what it leaves behind."""
 
 import gc
+import subprocess
 import sys
 import threading
 import time
@@ -129,3 +130,46 @@ def test_two_thousand_requests_each_end_once_and_leave_nothing_open():
     assert set(ends.values()) == {1}
     assert kinds["fetched"] + kinds["http_error: 404"] == 1980
     wait_until(lambda: open_descriptors() <= before)
+
+
+CRAMPED = """
+import os, resource, sys
+from tests.fetching import Fetching
+from tests.hostile_server import HostileServer, reply
+from pairscore.errors import EnvironmentFault
+
+soft = int(sys.argv[1])
+with HostileServer() as server:
+    url = server.on("/a", reply(200, b"x"))
+    if soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, int(sys.argv[2])))
+        try:
+            fetching = Fetching()
+        except EnvironmentFault as fault:
+            print(fault)
+            sys.exit()
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], fetching.body(url))
+    else:
+        fetching = Fetching(attempts=2)
+        fetching.failure("http://127.0.0.1:1/")  # what is opened once is open now
+        resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 1 + int(sys.argv[2]), 4096))
+        failure = fetching.failure(url)
+        print(failure.error, failure.attempts)
+    fetching.fetcher.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "said"),
+    [
+        ("48", "4096", "256 b'x'"),
+        ("48", "200", "64 downloads at once need 256 open files, and this process may have 200"),
+        # None left, and one left of the two that it takes.
+        ("0", "0", "internal: no file descriptor left; lower --concurrency or raise `ulimit -n` 2"),
+        ("0", "1", "internal: no file descriptor left; lower --concurrency or raise `ulimit -n` 2"),
+    ],
+)
+def test_a_lack_of_descriptors_is_not_blamed_on_the_rows(soft, hard, said):
+    command = [sys.executable, "-c", CRAMPED, soft, hard]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.startswith(said), ended

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pairscore.fetch import Fetched
 from pairscore.pair import Reason
 from tests.fetching import Fetching
-from tests.hostile_server import HostileServer, raw, redirect, reply
+from tests.hostile_server import HostileServer, behind, raw, redirect, reply
 
 CAP = 10_000
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -222,6 +222,28 @@ def test_a_body_that_stalls_is_a_timeout(server):
     with Fetching(timeout=30, stall_timeout=1, attempts=1) as fetching:
         failure = fetching.failure(server.on("/a", stall))
     assert failure.error == "timeout: no data for 1 s, 5 bytes received"
+
+
+def test_a_server_may_think_for_longer_than_it_may_stall(server):
+    def think(exchange):
+        exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        server.closing.wait(2)
+        exchange.reply(200, b"at last")
+
+    with Fetching(timeout=30, stall_timeout=1, attempts=1) as fetching:
+        url = server.on("/a", behind(server.gate(), reply(200, b"at last"), seconds=2))
+        results = fetching.get_all([url, server.on("/b", think)])
+    assert results == [Fetched(b"at last", attempts=1)] * 2
+
+
+def test_headers_that_stall_are_a_timeout(server):
+    def stall(exchange):
+        exchange.send(OK + b"Content-Length: 50\r\n")
+        exchange.hold()
+
+    with Fetching(timeout=30, stall_timeout=1, attempts=1) as fetching:
+        failure = fetching.failure(server.on("/a", stall))
+    assert failure.error == "timeout: no data for 1 s, 0 bytes received"
 
 
 def test_a_body_that_drips_meets_the_deadline(server, hasty):

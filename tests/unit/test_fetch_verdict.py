@@ -19,6 +19,7 @@ SENT = Evidence(
     headers_ended=True,
     refused=(),
     opened=1,
+    exhausted=False,
     request_sent=True,
     resolved=True,
     retry_after=None,
@@ -69,6 +70,11 @@ TABLE = [
     (
         *(7, "Could not connect", replace(UNSENT, opened=1, refused=("10.0.0.1",))),
         *("connect_error", "Could not connect", TRIED_AGAIN),
+    ),
+    # Not the address's fault, whatever became of the others.
+    (
+        *(7, "Could not connect", replace(UNSENT, exhausted=True, refused=("10.0.0.1",))),
+        *("internal", "no file descriptor left", TRIED_AGAIN),
     ),
     (
         *(0, "", replace(GOT_200, headers_ended=False)),
@@ -126,6 +132,17 @@ def test_what_the_server_asked_to_wait_is_handed_on():
     assert failure == Failure(Reason.HTTP_ERROR, "429", retryable=True, retry_after=7.0)
 
 
+@pytest.mark.parametrize(
+    "url", ["foo://user:secret@bar:1", "http://secret@bar/@", "http://a:b@secret@bar:1/"]
+)
+def test_the_password_in_a_url_that_libcurl_quotes_is_left_out(url):
+    failure = judge(7, f"Unsupported proxy scheme for '{url}' here", UNSENT, SETTINGS)
+    assert failure is not None
+    assert "secret" not in failure.detail
+    assert failure.detail.startswith("Unsupported proxy scheme for '")
+    assert failure.detail.endswith(" here")
+
+
 evidences = st.builds(
     Evidence,
     status=st.sampled_from([0, 100, 200, 204, 301, 404, 429, 500, 999]),
@@ -134,6 +151,7 @@ evidences = st.builds(
     headers_ended=st.booleans(),
     refused=st.lists(st.just("10.0.0.1")).map(tuple),
     opened=st.integers(0, 3),
+    exhausted=st.booleans(),
     request_sent=st.booleans(),
     resolved=st.booleans(),
     retry_after=st.none() | st.floats(0, 1e6),
