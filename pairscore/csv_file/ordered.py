@@ -12,15 +12,16 @@ ScorePairs: TypeAlias = Callable[[Iterable[Pair]], Iterator[Outcome]]
 """Gives one outcome per pair, in order; may read ahead, within a bound of its own."""
 
 MALFORMED_RUN = 10_000
-"""After so many malformed rows in a row the scorer is let finish, so that they need not be kept."""
+"""Where so many malformed rows wait, the scorer is let finish, so that no more need be kept."""
 
 
 class OrderedRows:
     """Puts each row together with its outcome.
 
-    Rows that are read and not yet written are bounded by the scorer's own window and
-    `MALFORMED_RUN`: a scorer that waits for its next pair keeps every malformed row before that
-    pair waiting too, so the input is handed to it in pieces where there are too many of them.
+    Rows that are read and not yet written are at most those of the scorer's own window and
+    `MALFORMED_RUN` malformed ones, in all: a scorer that waits for its next pair keeps every
+    malformed row before that pair waiting too, so the input is handed to it in pieces where too
+    many of them have come to wait.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class OrderedRows:
         self._caption = caption
         self._score = score
         self._waiting: deque[tuple[Record, Failure | None]] = deque()
+        self._malformed_waiting = 0
         self._piece_read = False
         self._all_read = False
 
@@ -61,16 +63,14 @@ class OrderedRows:
                 raise RuntimeError("the scorer gave fewer outcomes than there are pairs")
 
     def _pairs(self) -> Iterator[Pair]:
-        malformed = 0
         for record in self._rows:
             failure = malformation(record, self._width)
             self._waiting.append((record, failure))
             if failure is None:
-                malformed = 0
                 yield Pair(record.cells[self._url], record.cells[self._caption])
             else:
-                malformed += 1
-                if malformed == MALFORMED_RUN:
+                self._malformed_waiting += 1
+                if self._malformed_waiting == MALFORMED_RUN:
                     self._piece_read = True
                     return
         self._piece_read = self._all_read = True
@@ -78,4 +78,5 @@ class OrderedRows:
     def _malformed(self) -> Iterator[tuple[Record, Outcome]]:
         """The malformed rows that no other row has to be written before."""
         while self._waiting and (failure := self._waiting[0][1]) is not None:
+            self._malformed_waiting -= 1
             yield self._waiting.popleft()[0], failure

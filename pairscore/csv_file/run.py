@@ -75,7 +75,8 @@ def run(
     Args:
         plan: from `prepare`.
         score: called with the pairs of the rows that have the right number of cells, and once
-            more after every 10,000 malformed rows in a row; gives one outcome per pair, in order.
+            more whenever 10,000 malformed rows have come to wait for those before them; gives one
+            outcome per pair, in order.
         fingerprint: of what `score` scores with; a run is continued only with the same.
         progress: called after each row, in order, in this thread.
         clock: monotonic seconds.
