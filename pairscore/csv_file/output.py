@@ -5,10 +5,8 @@ whole result or an old one. The partial is plain text even where OUTPUT is to be
 at the end: a gzip stream can neither be cut at a row nor be continued to the same bytes.
 """
 
-import gzip
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +17,7 @@ from typing import BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
+from pairscore.csv_file.packing import holds, pack
 from pairscore.csv_file.sidecar import Sidecar
 from pairscore.errors import EnvironmentFault, InputError
 
@@ -91,7 +90,7 @@ class Output:
         if self.partial.exists():
             if resume:
                 begun = Sidecar.read(self.sidecar)
-                overwrite = overwrite or begun.overwrite
+                overwrite = overwrite or begun.overwrite or self._was_packed()
             elif not overwrite:
                 raise InputError(
                     f"{self.partial}: an earlier run was interrupted; continue it with --resume, "
@@ -103,6 +102,10 @@ class Output:
                 "or choose another with --output"
             )
         return begun
+
+    def _was_packed(self) -> bool:
+        """Whether the result is the partial, packed by a run that ended before it had tidied up."""
+        return self.packed and self.path.is_file() and holds(self.path, self.partial)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -151,7 +154,7 @@ class Output:
         with writing(self.path):
             if self.packed:
                 packed = self._beside(".partial.gz")
-                _pack(self.partial, packed)
+                pack(self.partial, packed)
                 packed.replace(self.path)
                 self.partial.unlink()
             else:
@@ -163,10 +166,12 @@ class Output:
 
 
 class PartialWriter:
-    """Appends rows to a partial and hands them to the system at least every quarter of a second.
+    """Appends rows to a partial, and hands them to the system some at a time.
 
-    A killed process loses at most the rows of that time; leaving the context, by an exception too,
-    puts everything on the disk.
+    That happens with the first row that comes a quarter of a second after the last time, or that
+    makes 256 KiB: a killed process loses at most the rows of a quarter of a second, which may be
+    older than that where none came after them. Leaving the context, by an exception too, puts
+    everything on the disk.
     """
 
     def __init__(self, path: Path, keep: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -231,14 +236,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _pack(source: Path, target: Path) -> None:
-    with source.open("rb") as plain, target.open("wb") as file:
-        # Neither a name nor a time goes in, so that equal rows give equal bytes.
-        with gzip.GzipFile(
-            filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0
-        ) as packed:
-            shutil.copyfileobj(plain, packed, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())

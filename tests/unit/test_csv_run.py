@@ -382,6 +382,38 @@ def test_gzip_out_is_packed_the_same_after_a_resume(source):
     assert set(beside(source)) == {"a.csv.gz", "b.csv.gz"}
 
 
+def killed_while_tidying_up(source: Path, output: Path) -> bytes:
+    """Leave the result, and beside it what `finish` would have removed next; give the result."""
+    interrupted(source, Scorer(crash_after=2), output=output)
+    left = {p: p.read_bytes() for p in output.parent.glob(f"{output.name}.partial*")}
+    score(source, output=output, resume=True)
+    rows = gzip.decompress(output.read_bytes())
+    for path, data in left.items():
+        path.write_bytes(data if path.suffix == ".json" else rows)
+    return output.read_bytes()
+
+
+def test_a_run_that_was_killed_between_packing_and_tidying_up_is_resumed(source):
+    output = source.with_name("out.csv.gz")
+    result = killed_while_tidying_up(source, output)
+    scorer = Scorer()
+    summary = score(source, scorer, output=output, resume=True)
+    assert (summary.rows, summary.resumed_rows, scorer.seen) == (8, 8, [])
+    assert beside(source) == {"out.csv.gz": result}
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-9], lambda _: gzip.compress(b"a"), lambda _: b"text"]
+)
+def test_another_output_is_not_taken_for_the_packed_one(source, spoil):
+    output = source.with_name("out.csv.gz")
+    other = spoil(killed_while_tidying_up(source, output))
+    output.write_bytes(other)
+    with pytest.raises(InputError, match="the output exists already"):
+        score(source, output=output, resume=True)
+    assert output.read_bytes() == other
+
+
 @pytest.mark.parametrize(
     ("options", "model", "difference"),
     [
@@ -491,6 +523,28 @@ def test_malformed_rows_never_reach_the_scorer_and_are_not_hoarded():
     assert done == count + 2
     assert most <= MALFORMED_RUN + 1
     assert scorer.seen == [Pair("a", "b"), Pair("c", "d")]
+
+
+def test_malformed_rows_between_pairs_are_not_hoarded_either():
+    pairs, between, ahead = 300, 200, 100
+    read = 0
+
+    def rows() -> Iterator[Record]:
+        nonlocal read
+        for number in range(pairs * (between + 1)):
+            read += 1
+            cells = [] if number % (between + 1) else [str(number), "b"]
+            yield Record(read, cells, ",".join(cells), "\n")
+
+    scorer = Scorer(ahead=ahead)
+    ordered = OrderedRows(rows(), width=2, url=0, caption=1, score=scorer)
+    lines, most = [], 0
+    for record, _ in ordered.outcomes():
+        lines.append(record.line)
+        most = max(most, read - len(lines))
+    assert lines == list(range(1, pairs * (between + 1) + 1))
+    assert len(scorer.seen) == pairs
+    assert most <= MALFORMED_RUN + ahead
 
 
 @pytest.mark.parametrize(
