@@ -1,5 +1,6 @@
 """The guard where it stands: no spelling, name or redirect reaches a server that is not public."""
 
+import errno
 import socket
 import sys
 
@@ -191,14 +192,22 @@ def test_a_user_in_the_url_is_sent_to_its_host(server):
         assert server.requests[0].headers["authorization"] == "Basic bWVAaG9tZTpwYXNz"
 
 
-def test_a_machine_without_descriptors_left_cannot_connect_and_tries_again(server, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EAFNOSUPPORT, Reason.CONNECT_ERROR),
+        (errno.EMFILE, Reason.INTERNAL),
+        (errno.ENFILE, Reason.INTERNAL),
+    ],
+)
+def test_a_socket_that_cannot_be_had_is_tried_again(server, monkeypatch, number, reason):
     def fail(*_kind):
-        raise OSError(24, "Too many open files")
+        raise OSError(number, "No socket")
 
     monkeypatch.setattr("pairscore.fetch.transfer._HandedOver", fail)
     with Fetching(attempts=2) as fetching:
         failure = fetching.failure(server.url("/"))
-    assert (failure.reason, failure.attempts) == (Reason.CONNECT_ERROR, 2)
+    assert (failure.reason, failure.attempts) == (reason, 2)
 
 
 def test_a_redirect_is_read_like_a_cell(server):
