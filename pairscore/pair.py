@@ -44,7 +44,10 @@ REASONS: Final = {
     Reason.CORRUPT_IMAGE: ("truncated, or not decodable", "no"),
     Reason.TOO_MANY_PIXELS: ("over the cap (64 megapixels), found before decoding", "no"),
     Reason.EMPTY_CAPTION: ("nothing left after trimming", "no"),
-    Reason.INTERNAL: ("a defect in pairscore; its traceback is logged", "yes"),
+    Reason.INTERNAL: (
+        "a defect in pairscore, logged with its traceback; or too few descriptors",
+        "yes",
+    ),
 }
 
 
@@ -83,7 +86,6 @@ class Failure:
     reason: Reason
     detail: str = ""
     attempts: int = 0
-    caption_truncated: bool = False
     image_sha256: str | None = None
     retryable: bool = False
     retry_after: float | None = None

@@ -102,7 +102,7 @@ class FetchSettings(BaseModel):
     concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
     per_host: int = Field(default=8, ge=1, le=4096, description="transfers in flight per host")
     timeout: float = Field(
-        default=10.0, gt=0, le=3600, description="deadline of one attempt, whole"
+        default=15.0, gt=0, le=3600, description="deadline of one attempt, whole"
     )
     connect_timeout: float = Field(default=5.0, gt=0, le=3600)
     stall_timeout: float = Field(

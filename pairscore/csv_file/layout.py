@@ -111,7 +111,8 @@ def _similarity(outcome: Outcome) -> str:
 def _details(outcome: Outcome) -> list[str]:
     return [
         f"{outcome.cosine:z.6f}" if isinstance(outcome, Score) else "",
-        "true" if outcome.caption_truncated else "false",
+        # The caption of a row without an image is never tokenised: there is nothing to say of it.
+        str(outcome.caption_truncated).lower() if isinstance(outcome, Score) else "",
         outcome.image_sha256 or "",
         str(outcome.attempts),
     ]

@@ -122,7 +122,7 @@ def test_numbers_are_those_of_transformers(scorer, server, model_folder):
             expected = reference(**inputs).logits_per_image.item()
         assert isinstance(outcome, Score)
         assert outcome.similarity == pytest.approx(expected, abs=1e-2)
-    assert [outcome.caption_truncated for outcome in outcomes] == [False] * 6 + [True]
+    assert [score_of(outcome).caption_truncated for outcome in outcomes] == [False] * 6 + [True]
 
 
 def test_a_pair_scores_the_same_alone_and_among_others(settings, model, server):
