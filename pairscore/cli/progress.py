@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from rich.console import Console
@@ -27,12 +26,7 @@ class Reporter(Protocol):
     def __enter__(self) -> Self:
         """Begin."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End."""
 
     def __call__(self, rows: int, outcome: Outcome) -> None:
@@ -86,12 +80,7 @@ class _Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._show()
         self._progress.stop()
 
@@ -119,12 +108,7 @@ class _Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def __call__(self, rows: int, outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Self
 
 import pytest
@@ -28,12 +28,7 @@ class StandIn:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closed = True
 
     def score_pairs(self, pairs: Iterable[Pair]) -> Iterator[Outcome]:
