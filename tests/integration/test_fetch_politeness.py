@@ -139,10 +139,11 @@ def test_a_slow_host_does_not_hold_up_the_others(server):
         futures = [fetching.start(url) for url in slow]
         urls = [quick.on(f"/{n}", reply(404)) for n in range(20)]
         assert len(fetching.get_all(urls)) == 20
-        assert server.hits() == 2
+        assert server.hits() <= 2
         gate.set()
         fetching.consume(*futures)
         assert len(results(futures)) == 50
+    assert server.peak == 2
 
 
 @several_hosts
