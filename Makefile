@@ -37,7 +37,7 @@ format: $(READY) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## Measure speed and memory (about 15 minutes; no network)
+bench: $(READY) ## Measure speed and memory (about 10 minutes; no network)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(READY) ## Write the reference from the code

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pairscore.csv_file import score_csv
+    from pairscore.csv_file import Summary, score_csv
+    from pairscore.errors import PairscoreError
     from pairscore.pair import Failure, Outcome, Pair, Reason, Score
     from pairscore.scorer import Scorer, score_pairs
     from pairscore.settings import Settings
@@ -26,10 +27,12 @@ __all__ = [
     "Failure",
     "Outcome",
     "Pair",
+    "PairscoreError",
     "Reason",
     "Score",
     "Scorer",
     "Settings",
+    "Summary",
     "__version__",
     "score_csv",
     "score_pairs",
@@ -39,10 +42,12 @@ _HOME = {
     "Failure": "pairscore.pair",
     "Outcome": "pairscore.pair",
     "Pair": "pairscore.pair",
+    "PairscoreError": "pairscore.errors",
     "Reason": "pairscore.pair",
     "Score": "pairscore.pair",
     "Scorer": "pairscore.scorer",
     "Settings": "pairscore.settings",
+    "Summary": "pairscore.csv_file",
     "score_csv": "pairscore.csv_file",
     "score_pairs": "pairscore.scorer",
 }
@@ -53,3 +58,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'pairscore' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return __all__

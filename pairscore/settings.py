@@ -206,6 +206,8 @@ def _explain(item: Mapping[str, Any], option_names: Mapping[tuple[str, ...], str
     path = tuple(str(part) for part in item["loc"])
     name = option_names.get(path) or f"setting PAIRSCORE_{'__'.join(path).upper()}"
     what = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        what = "there is no such setting; docs/reference.md has them all"
     # A misspelt name may have been meant for a secret, a group may hold one.
     hidden = item["type"] == "extra_forbidden" or any(
         secret[: len(path)] == path for secret in _SECRET

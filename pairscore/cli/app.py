@@ -14,7 +14,14 @@ import typer
 from pairscore import __version__
 from pairscore.cli.streams import hand_back, take_over
 from pairscore.errors import PairscoreError
-from pairscore.settings import BackendName, Device, Precision, Settings, load_settings
+from pairscore.settings import (
+    BackendName,
+    Device,
+    FetchSettings,
+    Precision,
+    Settings,
+    load_settings,
+)
 
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -23,6 +30,8 @@ EXIT_CODES: Final = (
     "Exit codes: 0 all rows written (rows that failed included), 2 bad input or settings, "
     "3 the model or this machine, 130 interrupted, 1 a defect in pairscore."
 )
+
+_FETCH: Final = FetchSettings()
 
 # Where each option's value goes in the settings; the names are what a complaint shows.
 _SETTINGS: Final = {
@@ -50,14 +59,20 @@ app = typer.Typer(
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Hugging Face CLIP id, local folder, or `demo`.", show_default=False
+        "--model",
+        help="Hugging Face CLIP id, local folder, or `demo`; default openai/clip-vit-base-patch32.",
+        show_default=False,
     ),
 ]
-DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where the model runs.")]
-PrecisionOption = Annotated[
-    Precision | None, typer.Option("--precision", help="What it computes in.")
+DeviceOption = Annotated[
+    Device | None, typer.Option("--device", help="Where the model runs; default auto.")
 ]
-BackendOption = Annotated[BackendName | None, typer.Option("--backend", help="What runs it.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="What it computes in; default auto.")
+]
+BackendOption = Annotated[
+    BackendName | None, typer.Option("--backend", help="What runs it; default auto.")
+]
 
 
 def _print_version(value: bool) -> None:
@@ -106,16 +121,23 @@ def score(
     precision: PrecisionOption = None,
     backend: BackendOption = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images a batch; 0: by device.")
+        int | None, typer.Option("--batch-size", help="Images a batch; 0 (default): by device.")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", help="Downloads at once.")
+        int | None,
+        typer.Option("--concurrency", help=f"Downloads at once; default {_FETCH.concurrency}."),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds one download may take, in all.")
+        float | None,
+        typer.Option(
+            "--timeout", help=f"Seconds one attempt may take, in all; default {_FETCH.timeout:g}."
+        ),
     ] = None,
     attempts: Annotated[
-        int | None, typer.Option("--attempts", help="How often a URL is asked, in all.")
+        int | None,
+        typer.Option(
+            "--attempts", help=f"How often a URL is asked, in all; default {_FETCH.attempts}."
+        ),
     ] = None,
     allow_net: Annotated[
         list[str] | None,
@@ -256,7 +278,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             standalone_mode=False,
         )
     except typer.TyperException as error:
-        _complain(f"{error.format_message()} (see pairscore --help)")
+        line = error.format_message().replace("Value error, ", "")
+        _complain(f"{line} (see pairscore --help)")
         return error.exit_code
     except PairscoreError as error:
         _complain(str(error))

@@ -17,6 +17,7 @@ from rich.progress import (
 from pairscore.pair import Outcome, Score
 
 _LINE_EVERY: Final = 5.0
+_ENOUGH: Final = 20
 _BAR_EVERY: Final = 0.1
 
 
@@ -117,10 +118,12 @@ class _Lines:
             return
         self._shown = self._clock()
         tally = self._tally
+        # One slow row holds back what is done behind it: a rate from few rows foretells nothing.
         left = (tally.total - rows) / tally.rate
+        ahead = f", about {_duration(left)} left" if tally.outcomes.total() >= _ENOUGH else ""
         self._console.out(
             f"{rows:,} of {tally.total:,} rows ({rows / tally.total:.1%}), "
-            f"{tally.rate:,.1f} rows/s, {tally.failed:,} failed, about {_duration(left)} left",
+            f"{tally.rate:,.1f} rows/s, {tally.failed:,} failed{ahead}",
             highlight=False,
         )
 

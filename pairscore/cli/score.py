@@ -40,6 +40,10 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
             )
             raise
     cpu = time.process_time() - cpu
+    blocked = summary.failed.get(Reason.BLOCKED_ADDRESS, 0)
+    if blocked:
+        line = f"{blocked:,} rows lead to addresses that are not public; --allow-net opens some"
+        errors.out(line, highlight=False)
     if as_json:
         sys.stdout.write(json.dumps(as_dict(summary, scorer.fingerprint, cpu)) + "\n")
     else:

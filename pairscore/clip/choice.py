@@ -132,7 +132,7 @@ def _precision(
 def _faster(device: ChosenDevice, capabilities: Capabilities) -> str:
     if device != "cpu":
         return ""
-    return "; int8 is several times as fast" if capabilities.vnni else "; int8 is faster"
+    return "; int8 is about three times as fast" if capabilities.vnni else "; int8 is faster"
 
 
 def _backend(

@@ -1,5 +1,6 @@
 """Which columns hold the image URL and the caption: by the name given, else by the usual names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,9 @@ CAPTION_NAMES = (
 """Usual names of the column of captions; an earlier one wins over a later one."""
 
 _SHOWN = 20
+
+
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,11 @@ def _guessed(header: Sequence[str], role: Role, taken: Column | None, where: str
         found = [i for i in _matches(header, name) if taken is None or i != taken.index]
         if found:
             hits.append(found)
+    if not hits and any(_URL.match(name) for name in header):
+        raise InputError(
+            f"{where}: the first line looks like a row; it must be a header with column names, "
+            "such as url,caption"
+        )
     if not hits:
         raise InputError(
             f"{where}: no column has a usual name for {role.meaning}; the columns are "

@@ -155,7 +155,7 @@ def check_input(path: Path) -> tuple[int, int]:
         ) from None
     if stat.S_ISDIR(found.st_mode):
         raise InputError(f"{path}: this is a folder; name a CSV file in it")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode) or path.parts[:2] in (("/", "dev"), ("/", "proc")):
         raise InputError(f"{path}: this is not a regular file; save the data to one first")
     if found.st_size == 0:
         raise InputError(f"{path}: the file is empty; it needs a header line with column names")

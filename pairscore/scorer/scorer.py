@@ -87,14 +87,18 @@ class Scorer:
         """The model in use."""
         return self._model
 
-    def submit(self, pair: Pair) -> Future[Outcome]:
-        """Begin to score a pair; the future's callbacks run in a stage's thread and must be quick.
+    def submit(self, pair: Pair | tuple[str, str]) -> Future[Outcome]:
+        """Begin to score a (url, caption) pair.
+
+        The future's callbacks run in a stage's thread and must be quick.
 
         Raises:
             ScorerClosed, ScorerCrashed: it is no longer running.
         """
         if self._stopped is not None:
             raise self._stopped
+        if not isinstance(pair, Pair):
+            pair = Pair(*pair)
         future: Future[Outcome] = Future()
         # Work is shared between rows, so that one row's future cannot cancel it.
         future.set_running_or_notify_cancel()
@@ -119,7 +123,7 @@ class Scorer:
         limit = window or self._settings.window
         pending: deque[Future[Outcome]] = deque()
         for pair in pairs:
-            pending.append(self.submit(pair if isinstance(pair, Pair) else Pair(*pair)))
+            pending.append(self.submit(pair))
             while pending and (len(pending) >= limit or pending[0].done()):
                 yield pending.popleft().result()
         while pending:

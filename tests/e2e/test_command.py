@@ -115,6 +115,7 @@ def test_score_writes_a_score_or_a_reason_and_exits_0(run, server, tmp_path):
     assert summary["failed"] == {"malformed_row": 2, "http_error": 1, "invalid_url": 1}
     digest = hashlib.sha256((tmp_path / "challenge_scored.csv").read_bytes()).hexdigest()
     assert summary["output_sha256"] == digest
+    assert "--allow-net" not in ended.stderr
     assert "only knows coloured shapes" in ended.stderr
 
 
@@ -127,6 +128,13 @@ def test_score_says_what_it_guessed_and_sums_up_for_people(run, server, tmp_path
     assert "'title'" in ended.stderr
     assert "rows in" in ended.stdout
     assert "pairs_scored.csv" in ended.stdout
+
+
+def test_rows_that_lead_inside_are_counted_with_what_opens_a_network(run, tmp_path):
+    (tmp_path / "pairs.csv").write_text("url,caption\nhttp://10.0.0.1/a.jpg,x\n")
+    ended = run("score", "pairs.csv", "--model", "demo")
+    assert ended.returncode == 0
+    assert "1 rows lead to addresses that are not public; --allow-net" in ended.stderr
 
 
 def test_details_are_added_when_asked_for(run, server, tmp_path):
@@ -147,6 +155,7 @@ def test_details_are_added_when_asked_for(run, server, tmp_path):
         (None, (), "No such file"),
         ("url,caption\n\0,x\n", (), "NUL"),
         ("link,words\nhttp://a/,b\n", (), "--caption-column"),
+        ("http://a.example/1.jpg,a cat\nhttp://a.example/2.jpg,a dog\n", (), "header"),
         ("url,caption\nhttp://a/,b\n", ("--url-column", "image"), "image"),
         ("url,caption,similarity\nhttp://a/,b,1\n", (), "similarity"),
         ("url,caption\nhttp://a/,b\n", ("--timeout", "-1"), "--timeout"),
@@ -165,6 +174,25 @@ def test_bad_input_or_settings_are_one_line_and_exit_2(run, tmp_path, text, opti
     assert complaint in one_line(ended.stderr)
     assert ended.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ([source.name] if text else [])
+
+
+def test_standard_input_by_its_file_name_is_refused_too(tmp_path, cache):
+    source = tmp_path / "pairs.csv"
+    source.write_text("url,caption\n")
+    with source.open() as lines:
+        ended = subprocess.run(
+            [*COMMAND, "score", "/dev/stdin", "-o", "out.csv", "--model", "demo"],
+            stdin=lines,
+            env=surroundings(cache),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert "/dev/stdin" in one_line(ended.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
 
 
 def test_bad_environment_variable_is_named(run, tmp_path):

@@ -300,7 +300,7 @@ def test_closing_ends_what_is_in_flight(settings, model, server):
     url = server.add("/1.jpg", picture(1))
     server.gate.clear()
     scorer = Scorer(settings, model=model)
-    future = scorer.submit(Pair(url, "a dog"))
+    future = scorer.submit((url, "a dog"))
     scorer.close()
     with pytest.raises(ScorerClosed):
         future.result(timeout=0)
@@ -355,6 +355,11 @@ def test_without_a_cache_scores_are_the_same(settings, model, server):
         ]
     assert cached == pytest.approx(uncached, abs=1e-3)
     assert sum(server.hits.values()) == 15
+
+
+def test_names_of_the_package_are_there_before_they_are_imported():
+    assert set(pairscore.__all__) <= set(dir(pairscore))
+    assert all(getattr(pairscore, name) is not None for name in pairscore.__all__)
 
 
 def test_score_pairs_makes_and_ends_a_scorer_of_its_own(settings, server):
