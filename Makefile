@@ -45,7 +45,7 @@ docs: $(READY) ## Write the reference from the code
 
 lock: $(READY) ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --upgrade \
+	  --generate-hashes --custom-compile-command "make lock" --upgrade \
 	  --quiet --output-file constraints.txt
 
 wheel: $(READY) ## Build the wheel, install it into an empty environment, run the demo there

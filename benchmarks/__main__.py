@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Run, best, run_module, run_pairscore, run_reference
+from benchmarks.models import CAPTION_GFLOP, IMAGE_GFLOP
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
 from pairscore.clip.choice import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
 _FEW, _MANY = 5_000, 100_000
-# 8.8 GFLOP for the image (ViT-B/32, 50 tokens) and 1.2 for a caption of 16 tokens.
-_GFLOP_PER_PAIR = 10.0
 
 
 def main() -> int:
@@ -79,7 +78,7 @@ def _measure_speed(rounds: int, report: dict[str, float]) -> list[tuple[str, flo
                 figures, _ = run_module("benchmarks.fetch_decode", way, model, unique)
                 spent.append(figures["cpu_ms_per_image"])
         _note(runs, "pairscore fp32, half duplicates", run_pairscore(twice, model, ROOT))
-    limit = max(gemm) / _GFLOP_PER_PAIR
+    limit = max(gemm) / (IMAGE_GFLOP + CAPTION_GFLOP)
     rate = {name: best(of).rate for name, of in runs.items()}
     a = rate["reference (a)"]
     print(f"\nGEMM {max(gemm):.0f} GFLOP/s, so at most {limit:.1f} pairs/s at fp32")

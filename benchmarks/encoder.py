@@ -12,17 +12,18 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.models import make_vit_b32
+from benchmarks.limit import gemm_rate
+from benchmarks.models import CAPTION_GFLOP, CAPTION_TOKENS, IMAGE_GFLOP, make_vit_b32
 from pairscore.clip import Caption, ClipModel, load_model, probe
 from pairscore.settings import Settings
 
-IMAGE_GFLOP, CAPTION_GFLOP, CAPTION_TOKENS = 8.8, 1.2, 16
 COUNT = 64
 EAGER_BATCH = 32
 KINDS = ("onnx-fp32", "onnx-int8", "torch-fp32", "torch-bf16")
@@ -104,29 +105,17 @@ def _measure(
     }
     for kind, model in models.items():
         runs[kind] = (
-            lambda model=model: model.embed_images(pixels),  # type: ignore[misc]
-            lambda model=model: model.embed_captions(captions),  # type: ignore[misc]
+            partial(model.embed_images, pixels),
+            partial(model.embed_captions, captions),
         )
         model.warm_up()
     rates, times = [], {kind: (Times(), Times()) for kind in runs}
     for _ in range(rounds):
         for kind, (images, texts) in runs.items():
-            rates.append(gemm_rate())
+            rates.append(gemm_rate(seconds=0.5))
             times[kind][0].measure(images, COUNT)
             times[kind][1].measure(texts, COUNT)
     return rates, times
-
-
-def gemm_rate(repeats: int = 20) -> float:
-    """The best GFLOP/s of `torch.nn.functional.linear`, 1600x768x3072, with torch's threads."""
-    x, weight, bias = torch.randn(1600, 768), torch.randn(3072, 768), torch.randn(3072)
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(repeats):
-            start = time.perf_counter()
-            torch.nn.functional.linear(x, weight, bias)
-            best = min(best, time.perf_counter() - start)
-    return 2 * 1600 * 768 * 3072 / best / 1e9
 
 
 def _report(rate: float, times: dict[str, tuple[Times, Times]]) -> None:

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# ViT-B/32's multiplications and additions: of an image (50 tokens), of a caption of so many tokens.
+IMAGE_GFLOP, CAPTION_GFLOP, CAPTION_TOKENS = 8.8, 1.2, 16
+
 _VOCABULARY = 49_408
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 # A caption of such words, the usual ones of photographs, has one token each and two more.

@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command and end the process with its exit code."""
     try:
         # Imported here, as an interrupt may come while this takes its time.
-        from pairscore.cli.app import run
+        from pairscore.cli.process import run
 
         code = run()
     except KeyboardInterrupt:

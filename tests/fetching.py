@@ -108,10 +108,10 @@ def parsed_url(text: str) -> Url:
     return url
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
+def wait_until(condition: Callable[[], bool], within: float = DEADLINE) -> None:
+    """Wait for what another thread or process is about to do, at most `within` seconds."""
     pause, waited = threading.Event(), 0.0
     while not condition():
-        assert waited < DEADLINE, "it did not happen"
+        assert waited < within, "it did not happen"
         pause.wait(0.005)
         waited += 0.005

@@ -1,19 +1,11 @@
 """The commands and their options; every option that is a setting is checked by the settings."""
 
-import os
-import signal
-import sys
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 
 from pairscore import __version__
-from pairscore.cli.streams import hand_back, take_over
-from pairscore.errors import PairscoreError
 from pairscore.settings import (
     BackendName,
     Device,
@@ -22,9 +14,6 @@ from pairscore.settings import (
     Settings,
     load_settings,
 )
-
-EXIT_DEFECT: Final = 1
-EXIT_INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = (
     "Exit codes: 0 all rows written (rows that failed included), 2 bad input or settings, "
@@ -249,59 +238,3 @@ def _settings(given: dict[str, Any]) -> Settings:
         target[name] = value
     named = {_SETTINGS[option]: option for option, value in given.items() if value is not None}
     return load_settings(overrides, option_names=named)
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with `arguments` (those of the process by default) and give its exit code.
-
-    Takes over the process: its standard streams, its logging and its signals.
-    """
-    take_over()
-    # A supervisor's SIGTERM ends a run as Ctrl-C does: with what is done kept for --resume.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        code = _run(arguments)
-        if code == EXIT_INTERRUPTED:
-            _complain("interrupted")
-    finally:
-        hand_back()
-    return code
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    try:
-        # Typer turns a KeyboardInterrupt into the exit code 130.
-        result = typer.main.get_command(app).main(
-            args=list(arguments) if arguments is not None else None,
-            prog_name="pairscore",
-            standalone_mode=False,
-        )
-    except typer.TyperException as error:
-        line = error.format_message().replace("Value error, ", "")
-        _complain(f"{line} (see pairscore --help)")
-        return error.exit_code
-    except PairscoreError as error:
-        _complain(str(error))
-        return error.exit_code
-    # The one place where a defect of the main thread is turned into the end of the process.
-    except Exception:  # noqa: BLE001
-        traceback.print_exc()
-        _complain("this is a defect in pairscore; please report it")
-        return EXIT_DEFECT
-    return result if isinstance(result, int) else 0
-
-
-def _complain(line: str) -> None:
-    sys.stderr.write(f"pairscore: {line}\n")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Who asks twice does not want to wait for what ends in order; the rows written are safe anyway.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
-    raise KeyboardInterrupt
-
-
-def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(EXIT_INTERRUPTED)

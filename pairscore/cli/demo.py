@@ -12,12 +12,11 @@ from typing import Final
 from rich.console import Console
 
 from pairscore.csv_file import default_output
-from pairscore.demo.dataset import make_dataset
+from pairscore.demo.dataset import CSV_NAME, make_dataset
 from pairscore.demo.server import serve as serving
 from pairscore.errors import EnvironmentFault, InputError
 
 _MARKER: Final = ".pairscore-demo"
-_CSV_NAME: Final = "challenge_set.csv"
 _LOOPBACK: Final = "127.0.0.0/8"
 _SHOWN: Final = 5
 _CELL: Final = 70
@@ -39,7 +38,7 @@ def run_demo(
         return
     base_url = f"http://127.0.0.1:{port}"
     if (folder / _MARKER).read_text(encoding="utf-8") == _made(rows, seed, base_url):
-        source = folder / _CSV_NAME
+        source = folder / CSV_NAME
     else:
         source = _make(folder, rows, seed, base_url)
         console.out(f"made {rows:,} rows in {source}", highlight=False)

@@ -1,7 +1,6 @@
 """Progress for people: a bar on a terminal, now and then a line elsewhere; all of it on stderr."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol, Self
 
@@ -14,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pairscore.pair import Outcome, Score
+from pairscore.pair import Failure, Outcome
 
 _LINE_EVERY: Final = 5.0
 _ENOUGH: Final = 20
@@ -45,21 +44,19 @@ class _Tally:
     def __init__(self, total: int, clock: Callable[[], float]) -> None:
         self.total = total
         self.rows = 0
-        self.outcomes: Counter[bool] = Counter()
+        self.done = 0
+        self.failed = 0
         self._clock = clock
         self._begun = clock()
 
     def add(self, rows: int, outcome: Outcome) -> None:
         self.rows = rows
-        self.outcomes[isinstance(outcome, Score)] += 1
+        self.done += 1
+        self.failed += isinstance(outcome, Failure)
 
     @property
     def rate(self) -> float:
-        return self.outcomes.total() / max(self._clock() - self._begun, 1e-9)
-
-    @property
-    def failed(self) -> int:
-        return self.outcomes[False]
+        return self.done / max(self._clock() - self._begun, 1e-9)
 
 
 class _Bar:
@@ -120,7 +117,7 @@ class _Lines:
         tally = self._tally
         # One slow row holds back what is done behind it: a rate from few rows foretells nothing.
         left = (tally.total - rows) / tally.rate
-        ahead = f", about {_duration(left)} left" if tally.outcomes.total() >= _ENOUGH else ""
+        ahead = f", about {_duration(left)} left" if tally.done >= _ENOUGH else ""
         self._console.out(
             f"{rows:,} of {tally.total:,} rows ({rows / tally.total:.1%}), "
             f"{tally.rate:,.1f} rows/s, {tally.failed:,} failed{ahead}",

@@ -18,6 +18,12 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
+def sha256_of(file: Path) -> str:
+    """Sha256, in hex, of a file's contents."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def model_digest(files: Iterable[Path], preprocessing: Preprocessing, cache: Path) -> str:
     """Sha256, in hex, of what a model is: the contents of its files, and its preprocessing.
 
@@ -38,14 +44,13 @@ def file_digest(file: Path, cache: Path) -> str:
     real = file.resolve()
     state = real.stat()
     if state.st_size < _SMALL:
-        return hashlib.sha256(real.read_bytes()).hexdigest()
+        return sha256_of(real)
     key = digest([str(real), str(state.st_size), str(state.st_mtime_ns)])
     kept = cache / "digests" / key
     with suppress(OSError, UnicodeError):
         if len(known := kept.read_text(encoding="utf-8")) == 64:
             return known
-    with real.open("rb") as stream:
-        computed = hashlib.file_digest(stream, "sha256").hexdigest()
+    computed = sha256_of(real)
     with suppress(OSError):
         _keep(computed, kept)
     return computed

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pairscore.clip.tokenizer import Caption
+from pairscore.clip.tokenizer import Caption, padded
 from pairscore.errors import ModelError
 
 # It looks only once, when it is imported.
@@ -80,10 +80,8 @@ class OnnxBackend:
 
     def _run_text(self, captions: Sequence[Caption]) -> Floats:
         lengths = np.array([caption.length for caption in captions], dtype=np.int32)
-        ids = np.zeros((len(captions), int(lengths.max())), dtype=np.int64)
-        for row, caption in zip(ids, captions, strict=True):
-            row[: caption.length] = caption.ids[: caption.length]
-        embeddings: Floats = self._text.run(None, {"ids": ids, "lengths": lengths})[0]
+        feeds = {"ids": padded(captions), "lengths": lengths}
+        embeddings: Floats = self._text.run(None, feeds)[0]
         return embeddings
 
 

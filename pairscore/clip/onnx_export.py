@@ -1,6 +1,5 @@
 """Exports a model to ONNX files in the cache folder, once, and finds them again."""
 
-import hashlib
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pairscore.clip.architecture import Architecture
-from pairscore.clip.fingerprint import digest
+from pairscore.clip.fingerprint import digest, sha256_of
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.weights import open_weights
 from pairscore.errors import EnvironmentFault, ModelError
@@ -111,16 +110,11 @@ def _is_whole(folder: Path) -> bool:
 
 def _state(file: Path) -> dict[str, int | str]:
     stat = file.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": _sha256(file)}
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of(file)}
 
 
 def _is_as_written(file: Path, state: dict[str, int | str]) -> bool:
     stat = file.stat()
     if stat.st_size != state["size"]:
         return False
-    return stat.st_mtime_ns == state["mtime_ns"] or _sha256(file) == state["sha256"]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return stat.st_mtime_ns == state["mtime_ns"] or sha256_of(file) == state["sha256"]

@@ -30,7 +30,7 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: list[onnx.TensorProto] = []
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401  # ONNX's
         """Add a node with one output and give its name."""
         return self.ops(1, kind, *inputs, domain=domain, **attributes)[0]
 
@@ -40,7 +40,7 @@ class Graph:
         kind: str,
         *inputs: str,
         domain: str = "",
-        **attributes: Any,  # noqa: ANN401
+        **attributes: Any,  # noqa: ANN401  # whatever ONNX has
     ) -> list[str]:
         """Add a node with `count` outputs and give their names."""
         number = next(self._numbers)

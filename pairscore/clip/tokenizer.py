@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pairscore.clip.architecture import Architecture
 from pairscore.errors import ModelError
 
@@ -26,6 +29,17 @@ class Caption:
     ids: tuple[int, ...]
     length: int
     truncated: bool
+
+
+def padded(captions: Sequence[Caption]) -> NDArray[np.int64]:
+    """Ids [n, tokens] of n captions, as long as the longest; zeros after each one's length.
+
+    Attention is causal, so that what comes after the token that is pooled has no effect on it.
+    """
+    ids = np.zeros((len(captions), max(caption.length for caption in captions)), dtype=np.int64)
+    for row, caption in zip(ids, captions, strict=True):
+        row[: caption.length] = caption.ids[: caption.length]
+    return ids
 
 
 class CaptionTokenizer:

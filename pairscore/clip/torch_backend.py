@@ -19,7 +19,7 @@ from transformers import CLIPModel
 from pairscore.clip.choice import ChosenDevice, ChosenPrecision
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.clip.source import ModelFiles
-from pairscore.clip.tokenizer import Caption
+from pairscore.clip.tokenizer import Caption, padded
 from pairscore.errors import ModelError
 from pairscore.threads import use_one_core
 
@@ -96,12 +96,8 @@ class TorchBackend:
         return features
 
     def _encode_captions(self, captions: Sequence[Caption]) -> torch.Tensor:
-        # Attention is causal, so what comes after the pooled token has no effect on it.
-        longest = max(caption.length for caption in captions)
-        ids = np.zeros((len(captions), longest), dtype=np.int64)
-        for row, caption in zip(ids, captions, strict=True):
-            row[: caption.length] = caption.ids[: caption.length]
-        features: torch.Tensor = self._model.get_text_features(self._send(ids)).pooler_output
+        ids = self._send(padded(captions))
+        features: torch.Tensor = self._model.get_text_features(ids).pooler_output
         return features
 
     def _unrounded(self) -> AbstractContextManager[None]:

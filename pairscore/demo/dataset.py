@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pairscore.demo.rows import HEADER, ORDINARY, Row, RowMaker
 
+CSV_NAME = "challenge_set.csv"
 _ODD_SHARE = 4
 
 
@@ -45,7 +46,7 @@ def make_dataset(folder: Path, *, rows: int = 300, seed: int = 0, base_url: str)
     made += [maker.ordinary(str(kind)) for kind in kinds[len(made) :]]
     order = enumerate(maker.rng.permutation(rows))
     shuffled = tuple(_numbered(made[old], new) for new, old in order)
-    dataset = Dataset(folder, folder / "challenge_set.csv", folder / "expected.csv", shuffled)
+    dataset = Dataset(folder, folder / CSV_NAME, folder / "expected.csv", shuffled)
     _write(dataset)
     return dataset
 

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from typing import Self
 
 from pairscore import clip
-from pairscore.clip.choice import available_cores
 from pairscore.fetch import Fetched, Fetcher, FetchResult, parse_url
 from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
@@ -58,7 +57,7 @@ class Scorer:
         # First of the threads, as it may refuse its settings.
         self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
         batch_size = self._settings.batch_size or self._model.batch_size
-        threads = self._settings.image.threads or min(8, available_cores())
+        threads = self._settings.image.threads or min(8, clip.available_cores())
         slots = threading.Semaphore(2 * batch_size)
         self._encode = EncodeStage(
             model=self._model,

@@ -1,8 +1,7 @@
 """The scorer against a real server and a real (small, random) model."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from pairscore.clip import ClipModel, load_model
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
 from pairscore.scorer import Scorer, ScorerClosed, ScorerCrashed, score_pairs
 from pairscore.settings import Settings, load_settings
+from tests.fetching import wait_until
 from tests.image_server import ImageServer, image_server, picture
 from tests.tiny_clip import make_tiny_clip
 
@@ -74,13 +74,6 @@ def score_of(outcome: Outcome) -> Score:
 def failure_of(outcome: Outcome) -> Failure:
     assert isinstance(outcome, Failure), outcome
     return outcome
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.005)
 
 
 def test_outcomes_come_in_the_order_of_the_pairs(scorer, server):
@@ -212,7 +205,7 @@ def test_pairs_are_read_at_most_a_window_ahead(scorer, server):
     first = threading.Thread(target=lambda: next(outcomes))
     first.start()
     # The window is full once all it holds is being asked for; only then is anything answered.
-    wait_for(lambda: sum(server.hits.values()) == 4)
+    wait_until(lambda: sum(server.hits.values()) == 4, DEADLINE)
     server.gate.set()
     first.join(timeout=DEADLINE)
     assert taken == 4
