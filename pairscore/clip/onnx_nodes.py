@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,6 +15,8 @@ _OPSET = 18
 _IR_VERSION = 10
 _ALIGNMENT = 4096
 _EXTERNAL = 1024
+
+Biases: TypeAlias = Sequence[NDArray[np.float32] | None]
 
 
 class Graph:
@@ -112,14 +114,21 @@ class Linear(Protocol):
     """How `x @ weight + bias` is computed: `x` is [..., inputs], `weight` [inputs, outputs]."""
 
     def __call__(
-        self, graph: Graph, x: str, weights: list[NDArray[np.float32]], biases: list[Any]
+        self,
+        graph: Graph,
+        x: str,
+        weights: list[NDArray[np.float32]],
+        biases: Biases,
     ) -> list[str]:
         """Apply several layers to the same input; a bias may be None."""
         ...
 
 
 def float_linear(
-    graph: Graph, x: str, weights: list[NDArray[np.float32]], biases: list[Any]
+    graph: Graph,
+    x: str,
+    weights: list[NDArray[np.float32]],
+    biases: Biases,
 ) -> list[str]:
     """The layers in fp32."""
     outputs = []
@@ -140,7 +149,11 @@ class Int8Linear:
         self._limit = limit
 
     def __call__(
-        self, graph: Graph, x: str, weights: list[NDArray[np.float32]], biases: list[Any]
+        self,
+        graph: Graph,
+        x: str,
+        weights: list[NDArray[np.float32]],
+        biases: Biases,
     ) -> list[str]:
         """Quantise `x` once for all the layers."""
         x, scale, zero = graph.ops(3, "DynamicQuantizeLinear", x)
@@ -154,7 +167,7 @@ class Int8Linear:
         scale: str,
         zero: str,
         weight: NDArray[np.float32],
-        bias: Any,  # noqa: ANN401
+        bias: NDArray[np.float32] | None,
     ) -> str:
         """One layer of an input that is uint8 already."""
         quantised, scales = self._quantise(weight)
