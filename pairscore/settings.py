@@ -5,10 +5,10 @@ reads the environment at import; `load_settings` does, where objects are wired.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,11 +27,26 @@ from pairscore.errors import SettingsError
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 BackendName: TypeAlias = Literal["auto", "torch", "onnx"]
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+ENV_PREFIX: Final = "PAIRSCORE_"
+SECRET: Final[dict[str, Any]] = {"secret": True}
+"""`json_schema_extra` of a field whose value must never be shown though it is no `SecretStr`."""
+
+# The config of every class of settings, and of the groups in them. Inputs are hidden because a
+# proxy's URL may hold a password.
+CONFIG: Final = SettingsConfigDict(
+    env_prefix=ENV_PREFIX,
+    env_nested_delimiter="__",
+    env_ignore_empty=True,
+    frozen=True,
+    extra="forbid",
+    hide_input_in_errors=True,
+    protected_namespaces=(),
+)
+GROUP: Final = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 _DEFAULT_MODEL = "openai/clip-vit-base-patch32"
-# Inputs are hidden because a proxy's URL may hold a password.
-_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-_SECRET = frozenset({("fetch", "proxy")})
 _PROXY = re.compile(
     r"(?:https?|socks5h?)://(?:[^@/?#\[\]\\ ]*@)?"
     r"(?:[a-z0-9_.-]+|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?/?",
@@ -97,7 +112,7 @@ _ExpandedPath: TypeAlias = Annotated[Path, AfterValidator(_expanded)]
 class FetchSettings(BaseModel):
     """How images are downloaded. Times are seconds, sizes bytes."""
 
-    model_config = _FROZEN
+    model_config = GROUP
 
     concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
     per_host: int = Field(default=8, ge=1, le=4096, description="transfers in flight per host")
@@ -136,7 +151,7 @@ class FetchSettings(BaseModel):
 class ImageSettings(BaseModel):
     """Caps on what is decoded, checked before decoding, and the number of decoding threads."""
 
-    model_config = _FROZEN
+    model_config = GROUP
 
     max_pixels: int = Field(default=64_000_000, ge=1)
     threads: int = Field(default=0, ge=0, le=256, description="0: one per core, at most 8")
@@ -145,15 +160,7 @@ class ImageSettings(BaseModel):
 class Settings(BaseSettings):
     """Everything that the scorer can be told."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PAIRSCORE_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
+    model_config = CONFIG
 
     model: str = Field(
         default=_DEFAULT_MODEL, min_length=1, description="hub id, folder, or `demo`"
@@ -193,16 +200,47 @@ def load_settings(
     Raises:
         SettingsError: a value cannot be used; one line, naming the variable or option.
     """
+    return read_settings(Settings, overrides, option_names=option_names)
+
+
+def read_settings(
+    kind: type[AnySettings],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    option_names: Mapping[tuple[str, ...], str] | None = None,
+) -> AnySettings:
+    """Do for any class of settings what `load_settings` does for those of the package.
+
+    Values of fields that hold a secret (`SecretStr`, or marked with `SECRET`) are never quoted.
+
+    Raises:
+        SettingsError: a value cannot be used; one line, naming the variable or option.
+    """
     try:
-        return Settings(**(overrides or {}))
+        return kind(**(overrides or {}))
     except SourceError as error:
         raise SettingsError(f"the environment: {error}") from None
     except ValidationError as error:
-        names = option_names or {}
-        raise SettingsError("; ".join(_explain(item, names) for item in error.errors())) from None
+        names, secrets = option_names or {}, frozenset(_secrets(kind))
+        raise SettingsError(
+            "; ".join(_explain(item, names, secrets) for item in error.errors())
+        ) from None
 
 
-def _explain(item: Mapping[str, Any], option_names: Mapping[tuple[str, ...], str]) -> str:
+def _secrets(kind: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in kind.model_fields.items():
+        here = (*path, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _secrets(field.annotation, here)
+        elif field.json_schema_extra == SECRET or "SecretStr" in str(field.annotation):
+            yield here
+
+
+def _explain(
+    item: Mapping[str, Any],
+    option_names: Mapping[tuple[str, ...], str],
+    secrets: frozenset[tuple[str, ...]],
+) -> str:
     path = tuple(str(part) for part in item["loc"])
     name = option_names.get(path) or f"setting PAIRSCORE_{'__'.join(path).upper()}"
     what = item["msg"].removeprefix("Value error, ")
@@ -210,6 +248,6 @@ def _explain(item: Mapping[str, Any], option_names: Mapping[tuple[str, ...], str
         what = "there is no such setting; docs/reference.md has them all"
     # A misspelt name may have been meant for a secret, a group may hold one.
     hidden = item["type"] == "extra_forbidden" or any(
-        secret[: len(path)] == path for secret in _SECRET
+        path[: len(secret)] == secret or secret[: len(path)] == path for secret in secrets
     )
     return f"{name}: {what}" if hidden else f"{name}: {what} (got {item.get('input')!r})"

@@ -1,0 +1,1 @@
+"""CSV rows or API requests become messages on the topic `pairs`."""

@@ -1,0 +1,236 @@
+"""Settings of the services: one class each, read from `PAIRSCORE_*` like those of the package.
+
+A variable of that prefix that no service knows is a mistake, and is said; one that another service
+knows is not, since they are often set for all of them at once.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode
+
+from pairscore.errors import SettingsError
+from pairscore.settings import CONFIG, ENV_PREFIX, GROUP, SECRET, Settings, read_settings
+
+# What the promise rests on, or what is set from another setting, is not the user's to change.
+RESERVED: Final = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "enable.partition.eof",
+        "group.id",
+        "group.protocol",
+        "isolation.level",
+        "message.max.bytes",
+        "metadata.broker.list",
+        "partition.assignment.strategy",
+        "partitioner",
+        "transaction.timeout.ms",
+        "transactional.id",
+    }
+)
+
+
+def _properties(value: dict[str, str]) -> dict[str, str]:
+    for name in sorted(RESERVED & value.keys()):
+        raise ValueError(f"the property {name} is pairscore's own to set; leave it out")
+    return value
+
+
+def _delays(value: object) -> tuple[int, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise ValueError("must be seconds such as 5,60,600")
+    try:
+        delays = tuple(int(str(item).strip()) for item in items if str(item).strip())
+    except ValueError:
+        raise ValueError(
+            "must be whole seconds with commas between them, such as 5,60,600"
+        ) from None
+    if any(delay < 1 for delay in delays) or sorted(set(delays)) != list(delays):
+        raise ValueError("must be seconds of at least 1 that rise, such as 5,60,600")
+    return delays
+
+
+class KafkaSettings(BaseModel):
+    """How to reach Kafka, and what the topics are like."""
+
+    model_config = GROUP
+
+    bootstrap_servers: str = Field(
+        default="localhost:9092", min_length=1, description="brokers to begin with, host:port,..."
+    )
+    group_protocol: Literal["consumer", "classic"] = Field(
+        default="consumer", description="`consumer` (KIP-848) needs Kafka 4; `classic` any"
+    )
+    topic_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="put before the names of topics, groups and transactional ids",
+    )
+    partitions: int = Field(
+        default=12, ge=1, le=10_000, description="of `pairs` and `scores`; bounds the workers"
+    )
+    replication: int = Field(
+        default=0, ge=0, le=100, description="copies; 0: 3, or as many as there are brokers"
+    )
+    max_message_bytes: int = Field(
+        default=4_194_304, ge=10_000, le=100_000_000, description="longest row, as a message"
+    )
+    retry_delays: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_delays)] = Field(
+        default=(5, 60, 600), description="seconds of the retry tiers"
+    )
+    properties: Annotated[dict[str, str], AfterValidator(_properties)] = Field(
+        default={},
+        json_schema_extra=SECRET,
+        description="any property of librdkafka, as JSON: TLS, SASL and the like",
+    )
+
+
+class TelemetrySettings(BaseModel):
+    """Logs, and the port of /metrics, /livez and /readyz."""
+
+    model_config = GROUP
+
+    host: str = Field(default="127.0.0.1", description="address that the port is opened on")
+    port: int | None = Field(
+        default=None, ge=0, le=65_535, description="default 9464, or any free one where it is taken"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`auto`: text on a terminal, else JSON"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ProducerOptions(BaseModel):
+    """How rows are published."""
+
+    model_config = GROUP
+
+    transaction_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="rows in one")
+    transaction_seconds: float = Field(
+        default=1.0, gt=0, le=20, description="longest time before rows can be seen"
+    )
+    limit_rate: float | None = Field(default=None, gt=0, description="rows a second at most")
+
+
+class WorkerOptions(BaseModel):
+    """How a worker takes rows and gives outcomes. Times are seconds."""
+
+    model_config = GROUP
+
+    id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="its own in the fleet, and the same when it comes back; default: the host's "
+        "name, with a number where several run on one host",
+    )
+    commit_interval: float = Field(
+        default=0.5, gt=0, le=20, description="longest time a finished row waits for others"
+    )
+    commit_rows: int = Field(
+        default=2_000, ge=1, le=100_000, description="finished rows that are published at once"
+    )
+    window_bytes: int = Field(
+        default=256_000_000, ge=1_000_000, description="of messages that are being worked on"
+    )
+    shutdown_seconds: float = Field(
+        default=20.0, ge=0, le=600, description="for finishing what is in flight when asked to end"
+    )
+    stall_seconds: float = Field(
+        default=60.0, ge=5, le=3600, description="a loop that stands still so long ends the process"
+    )
+
+
+class SinkOptions(BaseModel):
+    """How outcomes are stored. Times are seconds."""
+
+    model_config = GROUP
+
+    commit_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="rows stored at once")
+    commit_interval: float = Field(
+        default=0.5, gt=0, le=20, description="longest time a row waits for others"
+    )
+    stall_seconds: float = Field(
+        default=60.0, ge=5, le=3600, description="a loop that stands still so long ends the process"
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = CONFIG
+
+    kafka: KafkaSettings = KafkaSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+
+class StoreSettings(BaseSettings):
+    """Where results are."""
+
+    model_config = CONFIG
+
+    results: str = Field(
+        default="results", min_length=1, description="folder of the CSV sink: results and spool"
+    )
+    postgres_url: SecretStr | None = Field(
+        default=None, description="postgresql://user:password@host/database of the Postgres sink"
+    )
+
+
+class ProducerSettings(ServiceSettings, StoreSettings):
+    """Everything that a producer can be told; the results are where it waits for its job."""
+
+    producer: ProducerOptions = ProducerOptions()
+
+
+class WorkerSettings(ServiceSettings, Settings):
+    """Everything that a worker can be told; `fetch.attempts` is across all retry tiers.
+
+    `window` bounds the rows that are taken and not yet published.
+    """
+
+    worker: WorkerOptions = WorkerOptions()
+
+
+class SinkSettings(ServiceSettings, StoreSettings):
+    """Everything that a sink can be told."""
+
+    sink: SinkOptions = SinkOptions()
+
+
+SERVICES: Final = (ProducerSettings, WorkerSettings, SinkSettings)
+_OF_LOCAL_SERVICES: Final = frozenset({"redis"})  # read by deploy/local
+
+AnyService = TypeVar("AnyService", bound=ServiceSettings)
+
+
+def read_service_settings(
+    kind: type[AnyService],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    option_names: Mapping[tuple[str, ...], str] | None = None,
+) -> AnyService:
+    """Read a service's settings from the environment; `overrides` win over it.
+
+    Raises:
+        SettingsError: a value cannot be used, or a variable is none of any service; one line.
+    """
+    known = _OF_LOCAL_SERVICES.union(*(service.model_fields for service in SERVICES))
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(ENV_PREFIX)
+        and name[len(ENV_PREFIX) :].split("__")[0].lower() not in known
+    )
+    if unknown:
+        raise SettingsError(
+            f"setting {unknown[0]}: there is no such setting; docs/reference.md has them all"
+        )
+    return read_settings(kind, overrides, option_names=option_names)

@@ -1,0 +1,199 @@
+"""The topics: their names, what they are like, and `python -m shared.topics create`."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
+
+from pairscore.errors import EnvironmentFault, PairscoreError, SettingsError
+from shared.clients import OVERHEAD_BYTES, Connection, connect, make_admin
+from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
+
+_DAY_MS: Final = 24 * 3600 * 1000
+_TIMEOUT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTier:
+    """A topic whose records are due `delay` seconds after they were published to it."""
+
+    topic: str
+    delay: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of all topics, prefix included."""
+
+    pairs: str
+    interactive: str
+    retries: tuple[RetryTier, ...]
+    dead_letters: str
+    scores: str
+    jobs: str
+
+    @classmethod
+    def of(cls, settings: KafkaSettings) -> "Topics":
+        """The topics of a fleet with these settings."""
+        prefix = settings.topic_prefix
+        return cls(
+            pairs=f"{prefix}pairs",
+            interactive=f"{prefix}pairs.interactive",
+            retries=tuple(
+                RetryTier(f"{prefix}pairs.retry.{delay}s", delay) for delay in settings.retry_delays
+            ),
+            dead_letters=f"{prefix}pairs.dlq",
+            scores=f"{prefix}scores",
+            jobs=f"{prefix}jobs",
+        )
+
+    @property
+    def to_score(self) -> tuple[str, ...]:
+        """The topics that workers read."""
+        return (self.pairs, self.interactive, *(tier.topic for tier in self.retries))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every topic."""
+        return (*self.to_score, self.dead_letters, self.scores, self.jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """What a topic should be like; `config` are Kafka's own names and values."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
+    """What every topic should be like. `jobs` has one partition, so that it is read in order."""
+    topics = Topics.of(settings)
+    row = settings.max_message_bytes + OVERHEAD_BYTES
+
+    def kept(name: str, days: int, size: int = row) -> TopicSpec:
+        config = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(days * _DAY_MS),
+            "max.message.bytes": str(size),
+        }
+        return TopicSpec(name, settings.partitions, config)
+
+    return (
+        kept(topics.pairs, 14),
+        kept(topics.interactive, 1),
+        *(kept(tier.topic, 14) for tier in topics.retries),
+        kept(topics.dead_letters, 30, row + OVERHEAD_BYTES),
+        kept(topics.scores, 7, row + OVERHEAD_BYTES),
+        TopicSpec(topics.jobs, 1, {"cleanup.policy": "compact", "segment.ms": str(_DAY_MS)}),
+    )
+
+
+def create_topics(settings: KafkaSettings, admin: AdminClient, found: ClusterMetadata) -> list[str]:
+    """Create what is missing and add partitions where there are too few; say what was done.
+
+    Nothing is ever deleted, made smaller or configured anew. Safe to run by several at once.
+
+    Raises:
+        EnvironmentFault: Kafka refuses.
+    """
+    brokers = len(found.brokers)
+    copies = settings.replication or min(3, brokers)
+    if copies > brokers:
+        raise SettingsError(
+            f"setting PAIRSCORE_KAFKA__REPLICATION: {copies} copies need as many brokers, and "
+            f"there are {brokers}"
+        )
+    durable = {"min.insync.replicas": "2"} if copies > 2 else {}
+    wanted = specs(settings)
+    new = [
+        NewTopic(spec.name, spec.partitions, copies, config={**spec.config, **durable})
+        for spec in wanted
+        if spec.name not in found.topics
+    ]
+    grown = [
+        NewPartitions(spec.name, spec.partitions)
+        for spec in wanted
+        if spec.name in found.topics and len(found.topics[spec.name].partitions) < spec.partitions
+    ]
+    done: list[str] = []
+    if new:
+        for name, future in admin.create_topics(new, operation_timeout=_TIMEOUT).items():
+            done += _settled(settings, name, future, "created", KafkaError.TOPIC_ALREADY_EXISTS)
+    if grown:
+        for name, future in admin.create_partitions(grown, operation_timeout=_TIMEOUT).items():
+            done += _settled(settings, name, future, "grown", KafkaError.INVALID_PARTITIONS)
+    return done
+
+
+def check_topics(settings: KafkaSettings, found: ClusterMetadata, names: Iterable[str]) -> None:
+    """Make sure that the topics of these names are there and have enough partitions.
+
+    Raises:
+        EnvironmentFault: one is not, or has not; says what to do.
+    """
+    wanted = {spec.name: spec.partitions for spec in specs(settings)}
+    for name in names:
+        topic = found.topics.get(name)
+        if topic is None or topic.error is not None:
+            raise EnvironmentFault(
+                f"topic {name} does not exist at {settings.bootstrap_servers}; create it with "
+                "`python -m shared.topics create`, or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
+            )
+        if len(topic.partitions) < wanted[name]:
+            raise EnvironmentFault(
+                f"setting PAIRSCORE_KAFKA__PARTITIONS: topic {name} has {len(topic.partitions)} "
+                f"partitions, and {wanted[name]} are wanted; add them with "
+                "`python -m shared.topics create`, or lower the setting"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m shared.topics create`: the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m shared.topics", description=__doc__)
+    parser.add_argument("command", choices=("create", "list"))
+    command = parser.parse_args(arguments).command
+    try:
+        settings = read_service_settings(ServiceSettings).kafka
+        connection = Connection(settings)
+        admin = make_admin(connection)
+        found = connect(connection, admin)
+        if command == "create":
+            done = create_topics(settings, admin, found)
+            lines = done or [f"all {len(specs(settings))} topics are there"]
+        else:
+            lines = [_describe(found, spec) for spec in specs(settings)]
+    except PairscoreError as error:
+        sys.stderr.write(f"topics: {error}\n")
+        return error.exit_code
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _settled(
+    settings: KafkaSettings, name: str, future: object, what: str, harmless: int
+) -> list[str]:
+    try:
+        future.result(_TIMEOUT)  # type: ignore[attr-defined]  # the stubs have no type for it
+    except KafkaException as error:
+        found: KafkaError = error.args[0]
+        if found.code() == harmless:  # another one was faster
+            return []
+        raise EnvironmentFault(
+            f"topic {name} cannot be {what} at {settings.bootstrap_servers}: {found.str()}"
+        ) from None
+    return [f"{name}: {what}"]
+
+
+def _describe(found: ClusterMetadata, spec: TopicSpec) -> str:
+    topic = found.topics.get(spec.name)
+    return f"{spec.name}: {'missing' if topic is None else f'{len(topic.partitions)} partitions'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

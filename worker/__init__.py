@@ -1,0 +1,1 @@
+"""Rows on `pairs` become outcomes on `scores`, each exactly once."""
