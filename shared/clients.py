@@ -57,7 +57,7 @@ class _NotTwice(logging.Filter):
 
 def _make_logger() -> logging.Logger:
     # One of its own, not one by name: a filter on that would outlive the connection.
-    logger = logging.Logger("librdkafka")
+    logger = logging.Logger("librdkafka")  # noqa: LOG001
     logger.parent = _log
     logger.addFilter(_NotTwice())
     return logger
