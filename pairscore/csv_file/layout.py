@@ -93,9 +93,8 @@ class Layout:
         return f"{before}{new}{after}{self.terminator}"
 
 
-def malformation(record: Record, width: int) -> Failure | None:
-    """What to say of a record with another number of cells than the header; None if it has not."""
-    count = len(record.cells)
+def malformation(count: int, width: int) -> Failure | None:
+    """What to say of a record of `count` cells under a header of `width`; None if they agree."""
     if count == width:
         return None
     if count == 0:

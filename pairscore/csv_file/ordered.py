@@ -64,7 +64,7 @@ class OrderedRows:
 
     def _pairs(self) -> Iterator[Pair]:
         for record in self._rows:
-            failure = malformation(record, self._width)
+            failure = malformation(len(record.cells), self._width)
             self._waiting.append((record, failure))
             if failure is None:
                 yield Pair(record.cells[self._url], record.cells[self._caption])

@@ -159,5 +159,5 @@ def test_dropped_columns_are_left_out_of_header_and_rows():
     ],
 )
 def test_only_a_wrong_number_of_cells_makes_a_row_malformed(raw, error):
-    failure = malformation(record_of(raw + "\n"), 2)
+    failure = malformation(len(record_of(raw + "\n").cells), 2)
     assert (failure and failure.error) == error
