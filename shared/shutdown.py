@@ -1,0 +1,81 @@
+"""How a service is asked to end, and how long it may take over it."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+
+class Deadline:
+    """A moment that many waits share: each waits for what is `left()`, none for longer.
+
+    `seconds` from now, by `clock` (seconds that only rise).
+    """
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def left(self) -> float:
+        """Seconds until it passes, never less than 0."""
+        return max(0.0, self._end - self._clock())
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        return self._clock() >= self._end
+
+
+class StopSignal:
+    """Whether the service was asked to end; asked once, it stays asked.
+
+    SIGTERM and SIGINT ask when it is installed. A second one ends the process at once, with the
+    exit code 128 + its number, since who asks twice does not want to wait.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._number: int | None = None
+        # Not an Event: a handler that sets one while the same thread enters `wait` blocks for
+        # ever. Of the queues, only this one may be put to by a handler at any moment.
+        self._wake: SimpleQueue[None] = SimpleQueue()
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT; only the main thread can."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was."""
+        return self._asked
+
+    @property
+    def number(self) -> int | None:
+        """The signal that asked; None if none did."""
+        return self._number
+
+    def ask(self) -> None:
+        """Ask, as a signal would, from any thread."""
+        self._asked = True
+        self._wake.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until asked, at most `seconds`; whether it was. Any number of threads may wait."""
+        if not self._asked:
+            try:
+                self._wake.get(timeout=max(0.0, seconds))
+            except Empty:
+                return self._asked
+            self._wake.put(None)  # for the next one who waits
+        return True
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._number is not None:
+            os._exit(128 + number)
+        self._number = number
+        self.ask()
