@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 from pairscore.csv_file.ordered import OrderedRows, ScorePairs
 from pairscore.csv_file.output import Output, PartialWriter
-from pairscore.csv_file.plan import Plan, check_input
+from pairscore.csv_file.plan import Plan
 from pairscore.csv_file.resume import recover
 from pairscore.csv_file.source import Source, open_source
+from pairscore.csv_file.survey import check_input
 from pairscore.errors import InputError
 from pairscore.pair import Outcome, Reason, Score
 
