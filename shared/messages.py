@@ -28,6 +28,9 @@ from pairscore.pair import Failure, Outcome, Reason, Score
 
 VERSION: Final = 1
 MAX_KEY_CHARS: Final = 8192
+MAX_FILE_NAME_BYTES: Final = 240
+"""What file systems take, less what the name of a temporary file next to it adds."""
+
 _JOB: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
@@ -55,6 +58,8 @@ def key_of(url: str) -> bytes:
 def _file_name(value: str) -> str:
     if PurePath(value).name != value or value in {"", ".", ".."} or "\0" in value:
         raise ValueError("must be the name of a file, without a folder")
+    if len(value.encode()) > MAX_FILE_NAME_BYTES:
+        raise ValueError(f"must be at most {MAX_FILE_NAME_BYTES} bytes long")
     return value
 
 
@@ -249,13 +254,16 @@ AnyMessage = TypeVar("AnyMessage", bound=_Message)
 def decode(
     kind: type[AnyMessage], value: bytes | None, *, max_bytes: int | None = None
 ) -> AnyMessage | Rejection:
-    """Read the value of a record; never raises."""
+    """Read the value of a record; never raises.
+
+    Strict, as the JSON Schema is: "5" is not 5.
+    """
     if value is None:
         return Rejection(Defect.UNDECODABLE, "the record has no value")
     if max_bytes is not None and len(value) > max_bytes:
         return Rejection(Defect.OVERSIZED, f"{len(value):,} bytes, over the limit of {max_bytes:,}")
     try:
-        return kind.model_validate_json(value)
+        return kind.model_validate_json(value, strict=True)
     except ValidationError as error:
         return _reject(error)
 
@@ -267,7 +275,7 @@ def _reject(error: ValidationError) -> Rejection:
     for item in (first, *rest):
         if item["loc"] == ("v",):
             return Rejection(
-                Defect.UNKNOWN_VERSION, f"version {str(item['input'])[:40]}, known is {VERSION}"
+                Defect.UNKNOWN_VERSION, f"version {item['input']!r:.40}, known is {VERSION}"
             )
     where = ".".join(str(part) for part in first["loc"])
     return Rejection(Defect.INVALID, f"{where}: {first['msg']}" if where else first["msg"])

@@ -103,7 +103,7 @@ class Watchdog:
 
     def _report(self, seconds: float, stacks: str) -> None:
         _log.critical(
-            "%s: the loop has stood still for %.0f s; the process ends",
+            "the loop of %s has stood still for %.0f s; the process ends",
             self._name,
             seconds,
             extra={"stacks": stacks},
