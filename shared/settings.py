@@ -44,6 +44,8 @@ def _properties(value: dict[str, str]) -> dict[str, str]:
 
 
 def _delays(value: object) -> tuple[int, ...]:
+    if value == "none":
+        return ()
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, Iterable):
         raise ValueError("must be seconds such as 5,60,600")
@@ -84,7 +86,8 @@ class KafkaSettings(BaseModel):
         default=4_194_304, ge=10_000, le=100_000_000, description="longest row, as a message"
     )
     retry_delays: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_delays)] = Field(
-        default=(5, 60, 600), description="seconds of the retry tiers"
+        default=(5, 60, 600),
+        description="seconds of the retry tiers; `none`: a worker asks again at once, by itself",
     )
     properties: Annotated[dict[str, str], AfterValidator(_properties)] = Field(
         default={},
@@ -136,6 +139,12 @@ class WorkerOptions(BaseModel):
     )
     commit_rows: int = Field(
         default=2_000, ge=1, le=100_000, description="finished rows that are published at once"
+    )
+    in_flight: int = Field(
+        default=2_048,
+        ge=1,
+        le=1_000_000,
+        description="rows in the scorer at once; the others of the window wait, urgent ones first",
     )
     window_bytes: int = Field(
         default=256_000_000, ge=1_000_000, description="of messages that are being worked on"

@@ -1,0 +1,252 @@
+"""The ledger, example by example and against a naive model."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from worker.ledger import Ledger, Plan, Record
+
+A, B = ("pairs", 0), ("pairs", 1)
+
+
+@pytest.fixture
+def ledger():
+    made: Ledger[str] = Ledger()
+    made.assign(A)
+    return made
+
+
+def test_plan_holds_outcomes_up_to_the_first_unfinished_record(ledger):
+    first, second, third = (ledger.observe(A, offset) for offset in (10, 11, 12))
+    ledger.resolve(first, "first")
+    ledger.resolve(third, "third")
+    plan = ledger.plan()
+    assert (plan.outcomes, plan.offsets) == (("first",), {A: 11})
+    ledger.confirm(plan)
+    assert not ledger.plan()
+    ledger.resolve(second, "second")
+    assert ledger.plan().outcomes == ("second", "third")
+    assert ledger.plan().offsets == {A: 13}
+
+
+def test_next_offset_skips_what_is_no_record(ledger):
+    first, second = ledger.observe(A, 3), ledger.observe(A, 7)
+    ledger.resolve(first, "first")
+    assert ledger.plan().offsets == {A: 4}
+    ledger.resolve(second, "second")
+    assert ledger.plan().offsets == {A: 8}
+
+
+def test_unconfirmed_plan_is_planned_again(ledger):
+    ledger.resolve(ledger.observe(A, 0), "only")
+    assert ledger.plan().outcomes == ("only",)
+    assert ledger.plan().outcomes == ("only",)
+    ledger.confirm(ledger.plan())
+    assert not ledger.plan()
+    assert ledger.unconfirmed == 0
+
+
+def test_outcomes_that_come_after_the_plan_are_in_the_next_one(ledger):
+    first, second = ledger.observe(A, 0), ledger.observe(A, 1)
+    ledger.resolve(first, "first")
+    plan = ledger.plan()
+    ledger.resolve(second, "second")
+    ledger.confirm(plan)
+    assert ledger.plan().outcomes == ("second",)
+    assert ledger.plan().offsets == {A: 2}
+
+
+def test_limit_bounds_the_plan_and_its_offsets(ledger):
+    ledger.assign(B)
+    for partition in (A, B):
+        for offset in range(3):
+            ledger.resolve(ledger.observe(partition, offset), f"{partition[1]}.{offset}")
+    plan = ledger.plan(4)
+    assert plan.outcomes == ("0.0", "0.1", "0.2", "1.0")
+    assert plan.offsets == {A: 3, B: 1}
+    ledger.confirm(plan)
+    assert ledger.plan(4).outcomes == ("1.1", "1.2")
+
+
+def test_outcome_of_an_earlier_assignment_is_dropped(ledger):
+    record = ledger.observe(A, 5)
+    ledger.forget(A)
+    assert not ledger.resolve(record, "late")
+    ledger.assign(A)
+    again = ledger.observe(A, 5)
+    assert not ledger.resolve(record, "late")
+    assert not ledger.is_current(record)
+    assert ledger.is_current(again)
+    assert ledger.resolve(again, "now")
+    assert ledger.plan().outcomes == ("now",)
+
+
+def test_plan_of_an_earlier_assignment_confirms_nothing(ledger):
+    ledger.resolve(ledger.observe(A, 5), "then")
+    plan = ledger.plan()
+    ledger.assign(A)
+    ledger.resolve(ledger.observe(A, 5), "now")
+    ledger.confirm(plan)
+    assert ledger.plan().outcomes == ("now",)
+
+
+def test_end_of_a_partition_is_committed_once_nothing_before_it_is_unfinished(ledger):
+    record = ledger.observe(A, 5)
+    ledger.reached(A, 7)
+    assert not ledger.plan()
+    ledger.resolve(record, "only")
+    assert ledger.plan().offsets == {A: 7}
+    ledger.confirm(ledger.plan())
+    assert not ledger.plan()
+    ledger.reached(A, 7)
+    assert not ledger.plan()
+    ledger.reached(A, 9)
+    plan = ledger.plan()
+    assert (plan.outcomes, plan.offsets) == ((), {A: 9})
+
+
+def test_end_of_a_partition_does_not_hide_a_record_after_it(ledger):
+    ledger.reached(A, 7)
+    record = ledger.observe(A, 7)
+    assert not ledger.plan()
+    ledger.resolve(record, "seven")
+    assert ledger.plan().offsets == {A: 8}
+
+
+def test_offsets_that_do_not_rise_are_refused(ledger):
+    ledger.observe(A, 5)
+    with pytest.raises(ValueError, match="offset 5 after 5"):
+        ledger.observe(A, 5)
+
+
+def test_second_outcome_is_refused(ledger):
+    record = ledger.observe(A, 5)
+    ledger.observe(A, 6)
+    ledger.resolve(record, "one")
+    with pytest.raises(ValueError, match="resolved already"):
+        ledger.resolve(record, "two")
+
+
+def test_record_of_a_foreign_partition_is_refused(ledger):
+    with pytest.raises(KeyError):
+        ledger.observe(B, 0)
+
+
+def test_sizes_are_counted_until_confirmed_or_forgotten(ledger):
+    ledger.assign(B)
+    ledger.observe(B, 0, 1_000)
+    ledger.resolve(ledger.observe(A, 0, 10), "one")
+    ledger.observe(A, 1, 20)
+    assert (ledger.unconfirmed, ledger.unconfirmed_bytes) == (3, 1_030)
+    ledger.confirm(ledger.plan())
+    assert (ledger.unconfirmed, ledger.unconfirmed_bytes) == (2, 1_020)
+    ledger.forget(B)
+    assert (ledger.unconfirmed, ledger.unconfirmed_bytes) == (1, 20)
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """A broker's view: what is committed, what was published; and all that may be asked of both."""
+
+    records = Bundle("records")
+
+    def __init__(self):
+        super().__init__()
+        self.ledger: Ledger[tuple[int, int]] = Ledger()
+        self.assigned: set[int] = set()
+        self.log: dict[int, list[int]] = {0: [], 1: [], 2: []}  # offsets that are records
+        self.position: dict[int, int] = {}
+        self.committed: dict[int, int] = {0: 0, 1: 0, 2: 0}
+        self.open: dict[int, dict[int, bool]] = {}  # observed now: offset -> finished
+        self.published: list[tuple[int, int]] = []
+        self.pending: Plan[tuple[int, int]] | None = None
+
+    @rule(number=st.sampled_from([0, 1, 2]))
+    def assign(self, number):
+        self.ledger.assign(("t", number))
+        self.assigned.add(number)
+        self.position[number] = self.committed[number]
+        self.open[number] = {}
+        self.pending = None
+
+    @rule(number=st.sampled_from([0, 1, 2]))
+    def forget(self, number):
+        self.ledger.forget(("t", number))
+        self.assigned.discard(number)
+        self.open.pop(number, None)
+        self.pending = None
+
+    @rule(number=st.sampled_from([0, 1, 2]), gap=st.integers(0, 3), target=records)
+    def observe(self, number, gap):
+        if number not in self.assigned:
+            return multiple()
+        later = [offset for offset in self.log[number] if offset >= self.position[number]]
+        if later:
+            offset = later[0]
+        else:
+            offset = max([self.position[number], *(o + 1 for o in self.log[number])]) + gap
+            self.log[number].append(offset)
+        self.position[number] = offset + 1
+        self.open[number][offset] = False
+        return self.ledger.observe(("t", number), offset)
+
+    @rule(record=consumes(records))
+    def resolve(self, record: Record[tuple[int, int]]):
+        number = record.partition[1]
+        current = self.ledger.resolve(record, (number, record.offset))
+        if current:
+            assert self.open[number][record.offset] is False
+            self.open[number][record.offset] = True
+
+    @rule(limit=st.one_of(st.none(), st.integers(1, 4)))
+    def plan(self, limit):
+        self.pending = self.ledger.plan(limit)
+        assert limit is None or len(self.pending.outcomes) <= limit
+        for (_, number), offset in self.pending.offsets.items():
+            unfinished = [o for o, done in self.open[number].items() if not done]
+            assert offset <= min(unfinished, default=offset)
+
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def confirm(self):
+        assert self.pending is not None
+        self.ledger.confirm(self.pending)
+        self.published += self.pending.outcomes
+        for (_, number), offset in self.pending.offsets.items():
+            assert offset > self.committed[number]
+            self.committed[number] = offset
+            self.open[number] = {o: d for o, d in self.open[number].items() if o >= offset}
+        self.pending = None
+
+    @invariant()
+    def everything_below_what_is_committed_was_published_once(self):
+        expected = [
+            (number, offset)
+            for number, offsets in self.log.items()
+            for offset in offsets
+            if offset < self.committed[number]
+        ]
+        assert sorted(self.published) == sorted(expected)
+
+    @invariant()
+    def counts_agree(self):
+        assert self.ledger.unconfirmed == sum(len(each) for each in self.open.values())
+        ready = 0
+        for each in self.open.values():
+            for offset in sorted(each):
+                if not each[offset]:
+                    break
+                ready += 1
+        assert self.ledger.ready == ready
+
+
+AgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestLedgerAgainstModel = AgainstModel.TestCase

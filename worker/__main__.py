@@ -1,0 +1,168 @@
+"""`python -m worker`: reads its settings, puts the worker together, runs it until asked to end."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Producer
+
+from pairscore.settings import Settings
+from shared.clients import Connection, connect, make_admin, make_consumer, make_producer
+from shared.service import run_service
+from shared.settings import WorkerSettings, read_service_settings
+from shared.shutdown import StopSignal
+from shared.telemetry.health import Health
+from shared.telemetry.logs import configure_logging
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.server import serving
+from shared.topics import Topics, check_topics
+from shared.watchdog import Watchdog
+from worker.backpressure import Backpressure
+from worker.identity import worker_identity
+from worker.intake import Intake
+from worker.ledger import Ledger
+from worker.loop import Pace, Parts, Worker, pause_and_resume
+from worker.meter import Meter
+from worker.parking import Parking
+from worker.publication import Publication, Publisher
+from worker.scoring import Scorer, Scoring
+from worker.transactions import Transactions
+
+GROUP: Final = "worker"
+_log = logging.getLogger(__name__)
+_OPTIONS: Final = {
+    "model": "Hugging Face CLIP id, local folder, or `demo`",
+    "device": "auto, cpu, cuda or mps",
+    "precision": "auto, fp32, fp16, bf16 or int8",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker as this process; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker",
+        description="Take rows from Kafka, score them, publish the outcomes, each exactly once.",
+        epilog="Every setting is a variable PAIRSCORE_*: docs/reference.md. "
+        "SIGTERM ends it in order. Exit codes: 0 asked to end, 2 settings, 3 Kafka, the model or "
+        "this machine, 70 it stood still, 1 a defect.",
+    )
+    for name, meaning in _OPTIONS.items():
+        parser.add_argument(f"--{name}", help=meaning)
+    parser.add_argument("--id", help="its name, which no other worker has; default the host's")
+    options = vars(parser.parse_args(arguments))
+    return run_service("worker", lambda: _main(options))
+
+
+def _main(options: dict[str, str | None]) -> int:
+    overrides: dict[str, Any] = {n: options[n] for n in _OPTIONS if options[n] is not None}
+    names: dict[tuple[str, ...], str] = {(name,): f"--{name}" for name in _OPTIONS}
+    if options["id"] is not None:
+        overrides["worker"] = {"id": options["id"]}
+        names["worker", "id"] = "--id"
+    settings = read_service_settings(WorkerSettings, overrides, option_names=names)
+    stop = StopSignal()
+    stop.install()
+    run(settings, stop)
+    return 0
+
+
+def run(
+    settings: WorkerSettings,
+    stop: StopSignal,
+    *,
+    make_scorer: Callable[[Settings], Scorer] | None = None,
+    make_transactions: Callable[[Producer, Consumer], Transactions] = Transactions,
+    ledger: Ledger[Publication] | None = None,
+) -> None:
+    """Put a worker together and run it until `stop`; tests and benchmarks put in parts of theirs.
+
+    Raises:
+        PairscoreError: what keeps it from working, in one line.
+    """
+    configure_logging(settings.telemetry, "worker")
+    topics = Topics.of(settings.kafka)
+    with ExitStack() as stack:
+        name = stack.enter_context(worker_identity(settings.worker.id))
+        health = Health(settings.worker.stall_seconds)
+        metrics = Metrics("worker")
+        meter = Meter(metrics, health)
+        stack.enter_context(serving(settings.telemetry, metrics, health))
+        connection = Connection(settings.kafka)
+        admin = make_admin(connection)
+        check_topics(settings.kafka, connect(connection, admin), topics.all)
+        # Before it joins: partitions should not wait for a model that is being loaded.
+        health.ready(False, "loading the model")
+        scorer = (make_scorer or _load)(_of_one_attempt(settings))
+        stack.callback(scorer.close)
+        meter.model(_describe(scorer))
+        health.ready(False, "no partitions are assigned")
+        consumer = make_consumer(connection, group=GROUP, extra={"enable.partition.eof": True})
+        producer = make_producer(connection, transactional_id=f"worker.{name}")
+        pause, resume = pause_and_resume(consumer)
+        parts = Parts(
+            consumer=consumer,
+            transactions=make_transactions(producer, consumer),
+            ledger=ledger or Ledger(),
+            scoring=Scoring(scorer, settings.worker.in_flight),
+            parking=Parking(),
+            backpressure=Backpressure(
+                limit=settings.window,
+                limit_bytes=settings.worker.window_bytes,
+                reserve=settings.window,
+                urgent=topics.interactive,
+                pause=pause,
+                resume=resume,
+            ),
+            intake=Intake(topics, settings.kafka.max_message_bytes),
+            publisher=Publisher(
+                settings.kafka,
+                attempts=settings.fetch.attempts,
+                fingerprint=scorer.fingerprint,
+                worker=name,
+            ),
+            meter=meter,
+        )
+        pace = Pace(
+            settings.worker.commit_rows,
+            settings.worker.commit_interval,
+            settings.worker.shutdown_seconds,
+        )
+        _log.info("worker %s reads %s", name, ", ".join(topics.to_score))
+        with Watchdog(health, settings.worker.stall_seconds, name="worker"):
+            Worker(parts, topics, pace).run(stop)
+        _log.info("worker %s has ended", name)
+
+
+def _load(settings: Settings) -> Scorer:
+    from pairscore.scorer import Scorer as RealScorer  # torch: seconds, after what can be refused
+
+    return RealScorer(settings)
+
+
+def _describe(scorer: Scorer) -> dict[str, str]:
+    model = getattr(scorer, "model", None)  # what a benchmark puts in its place has none
+    names = ("name", "backend", "device", "precision")
+    name, *rest = (str(getattr(model, each, "")) for each in names)
+    labels = {"fingerprint": scorer.fingerprint, "model": name}
+    return labels | dict(zip(names[1:], rest, strict=True))
+
+
+def _of_one_attempt(settings: WorkerSettings) -> Settings:
+    """The scorer's settings: further attempts are the retry tiers' to make."""
+    own = {name: getattr(settings, name) for name in Settings.model_fields}
+    if settings.kafka.retry_delays:
+        own["fetch"] = settings.fetch.model_copy(update={"attempts": 1})
+    return Settings.model_construct(**own)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        # Crash-only: a client that cannot reach Kafka would hold the process up in its destructor.
+        os._exit(code)

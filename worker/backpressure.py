@@ -1,0 +1,78 @@
+"""Which partitions are paused: a full window pauses what is not urgent, a parked head its own.
+
+The poll loop never waits; it is Kafka that is asked for no more.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from worker.ledger import Partition
+
+_RESUME_BELOW: Final = 0.75  # a pause throws away what was fetched ahead, so not at every record
+
+
+class Backpressure:
+    """Says which partitions should be paused, and asks for the changes only."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        limit_bytes: int,
+        reserve: int,
+        urgent: str,
+        pause: Callable[[list[Partition]], None],
+        resume: Callable[[list[Partition]], None],
+    ) -> None:
+        """`limit` records or `limit_bytes` fill the window; the `urgent` topic has `reserve` more.
+
+        `pause` and `resume` do it; they are called with what is to be changed.
+        """
+        self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._reserve = reserve
+        self._urgent = urgent
+        self._pause = pause
+        self._resume = resume
+        self._paused: set[Partition] = set()
+        self._full = False
+        self._brimming = False
+
+    @property
+    def paused(self) -> int:
+        """How many partitions are paused."""
+        return len(self._paused)
+
+    def forget(self, partition: Partition) -> None:
+        """Take note that a partition is gone, or new: it is not paused."""
+        self._paused.discard(partition)
+
+    def apply(
+        self,
+        assigned: Iterable[Partition],
+        *,
+        records: int,
+        size: int,
+        parked: Callable[[Partition], bool],
+    ) -> None:
+        """Pause and resume as the window and the parked rows are now."""
+        self._full = self._is_full(self._full, records, size, 0)
+        self._brimming = self._is_full(self._brimming, records, size, self._reserve)
+        wanted = {
+            partition
+            for partition in assigned
+            if parked(partition) or (self._brimming if partition[0] == self._urgent else self._full)
+        }
+        if wanted == self._paused:
+            return
+        if pausing := sorted(wanted - self._paused):
+            self._pause(pausing)
+        if resuming := sorted(self._paused - wanted):
+            self._resume(resuming)
+        self._paused = wanted
+
+    def _is_full(self, was: bool, records: int, size: int, reserve: int) -> bool:
+        share = _RESUME_BELOW if was else 1.0
+        room = self._limit + reserve
+        bytes_room = self._limit_bytes * room / self._limit
+        return records >= room * share or size >= bytes_room * share

@@ -1,0 +1,87 @@
+"""What to do with a record that was read: score it, wait until it is due, or put it aside.
+
+Pure: it only reads the record.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from pairscore.csv_file.layout import malformation
+from pairscore.pair import Failure
+from shared.messages import PairMessage, Rejection, decode
+from shared.topics import Topics
+from worker.publication import Origin
+
+_MS: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class ToScore:
+    """A row; `due` is when it may be scored, in seconds since the epoch, None for at once."""
+
+    pair: PairMessage
+    urgent: bool
+    due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A row whose outcome is known without looking at its URL."""
+
+    pair: PairMessage
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that is no row."""
+
+    rejection: Rejection
+    origin: Origin
+
+
+Arrival: TypeAlias = ToScore | Malformed | Unreadable
+
+
+class Intake:
+    """Reads records of the topics that workers read."""
+
+    def __init__(self, topics: Topics, max_bytes: int) -> None:
+        self._interactive = topics.interactive
+        self._delays = {tier.topic: tier.delay for tier in topics.retries}
+        self._max_bytes = max_bytes
+
+    def read(self, topic: str, message: Message) -> Arrival:
+        """Tell what a record is; never raises."""
+        value = message.value()
+        pair = decode(PairMessage, value, max_bytes=self._max_bytes)
+        if isinstance(pair, Rejection):
+            return Unreadable(pair, _origin(topic, message))
+        failure = pair.width and malformation(len(pair.columns), pair.width)
+        if failure:
+            return Malformed(pair, failure)
+        delay = self._delays.get(topic)
+        due = None if delay is None else _timestamp(message) * _MS + delay
+        return ToScore(pair, topic == self._interactive, due)
+
+
+def _origin(topic: str, message: Message) -> Origin:
+    return Origin(
+        topic=topic,
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp=_timestamp(message),
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+    )
+
+
+def _timestamp(message: Message) -> int:
+    kind, milliseconds = message.timestamp()
+    return 0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
+
+
+def _bytes(value: bytes | str | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,293 @@
+"""The worker's loop: take rows, have them scored, publish what came of them, each exactly once.
+
+One thread owns the consumer, the ledger and the transactional producer. It never sleeps, and never
+waits for scoring: a full window pauses partitions, and polling goes on.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from pairscore.errors import EnvironmentFault
+from shared.shutdown import Deadline
+from shared.topics import Topics
+from worker.backpressure import Backpressure
+from worker.intake import Intake, Malformed, ToScore
+from worker.ledger import Ledger, Partition
+from worker.meter import Meter
+from worker.parking import Parking
+from worker.publication import Publication, Publisher
+from worker.scoring import Scoring, Task
+from worker.transactions import Aborted, Fatal, Transactions
+
+_log = logging.getLogger(__name__)
+
+_READ_AT_ONCE: Final = 1_000
+_BUSY_POLL: Final = 0.005
+_IDLE_POLL: Final = 0.1
+_TRANSACTION_SECONDS: Final = 45.0  # longer than Kafka leaves one open, shorter than the watchdog
+_REVOKED_SECONDS: Final = 20.0
+_MOST_ABORTS: Final = 20
+_MOST_BACKOFF: Final = 2.0
+_GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When finished rows are published: so many at once, or after so many seconds."""
+
+    rows: int
+    interval: float
+    shutdown: float
+
+
+class Signal(Protocol):
+    """Says when to end."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the process was asked to end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of."""
+
+    consumer: Consumer
+    transactions: Transactions
+    ledger: Ledger[Publication]
+    scoring: Scoring
+    parking: Parking[Task]
+    backpressure: Backpressure
+    intake: Intake
+    publisher: Publisher
+    meter: Meter
+
+
+class Worker:
+    """startup -> main loop -> shutdown; see `run`."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        topics: Topics,
+        pace: Pace,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` measures, `wall` (seconds since the epoch) is compared with Kafka's times."""
+        self._consumer = parts.consumer
+        self._transactions = parts.transactions
+        self._ledger = parts.ledger
+        self._scoring = parts.scoring
+        self._parking = parts.parking
+        self._backpressure = parts.backpressure
+        self._intake = parts.intake
+        self._publisher = parts.publisher
+        self._meter = parts.meter
+        self._topics = topics
+        self._pace = pace
+        self._clock = clock
+        self._wall = wall
+        self._published_at = clock()
+        self._not_before = 0.0
+        self._aborts = 0
+        self._closing = False
+
+    def run(self, stop: Signal) -> None:
+        """Work until asked to end, then finish what can be finished in time.
+
+        Raises:
+            Fatal: another worker has taken over, or Kafka cannot be worked with.
+            ScorerCrashed: a defect in a stage of the scorer.
+        """
+        self._transactions.prepare(_TRANSACTION_SECONDS)
+        self._consumer.subscribe(
+            list(self._topics.to_score),
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
+        while not stop.asked:
+            self.step()
+        self._drain(Deadline(self._pace.shutdown, self._clock))
+        self._closing = True
+        self._consumer.close()
+
+    def step(self) -> None:
+        """One round: read, collect, hand over, pause or resume, publish."""
+        self._meter.beat()
+        for message in self._poll():
+            self._take(message)
+        self._collect()
+        self._hand_over()
+        self._backpressure.apply(
+            self._ledger.partitions,
+            records=self._ledger.unconfirmed - len(self._parking),
+            size=self._ledger.unconfirmed_bytes,
+            parked=self._parking.__contains__,
+        )
+        if self._is_due():
+            self._publish(_TRANSACTION_SECONDS)
+        self._meter.show(self._ledger, self._scoring.in_flight, self._backpressure.paused)
+
+    def _poll(self) -> list[Message]:
+        busy = self._scoring.in_flight or self._ledger.unconfirmed > len(self._parking)
+        first = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
+        return [] if first is None else [first, *self._consumer.consume(_READ_AT_ONCE, 0)]
+
+    def _take(self, message: Message) -> None:
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            self._complain(error, topic)
+            return
+        if topic is None or number is None or offset is None:
+            return
+        partition = (topic, number)
+        if partition not in self._ledger:  # revoked within the call that read it
+            return
+        if error is not None:
+            self._ledger.reached(partition, offset)
+            return
+        record = self._ledger.observe(partition, offset, len(message))
+        self._meter.read(topic)
+        arrival = self._intake.read(topic, message)
+        if isinstance(arrival, ToScore):
+            task = Task(record, arrival.pair)
+            if arrival.due is not None and (
+                arrival.due > self._wall() or partition in self._parking
+            ):
+                self._parking.put(partition, arrival.due, task)
+            else:
+                self._scoring.put(task, urgent=arrival.urgent)
+        elif isinstance(arrival, Malformed):
+            outcome = self._publisher.outcome(arrival.pair, arrival.failure, datetime.now(UTC))
+            self._ledger.resolve(record, outcome)
+        else:
+            _log.warning(
+                "a record goes to the dead-letter topic: %s: %s",
+                arrival.rejection.defect.value,
+                arrival.rejection.detail,
+                extra={"topic": topic, "partition": number, "offset": offset},
+            )
+            letter = self._publisher.rejection(arrival.rejection, arrival.origin)
+            self._ledger.resolve(record, letter)
+
+    def _collect(self, seconds: float = 0.0) -> None:
+        now: datetime | None = None
+        for task, outcome in self._scoring.collect(seconds):
+            now = now or datetime.now(UTC)
+            publication = self._publisher.outcome(task.pair, outcome, now)
+            if self._ledger.resolve(task.record, publication):
+                self._meter.finished(task.pair, now)
+            else:
+                self._meter.dropped()
+
+    def _hand_over(self) -> None:
+        for task in self._parking.take(self._wall()):
+            self._scoring.put(task, urgent=False)
+        self._scoring.submit(self._ledger.is_current)
+
+    def _is_due(self) -> bool:
+        now = self._clock()
+        if now < self._not_before:
+            return False
+        idle = not self._scoring.in_flight and not self._scoring.waiting
+        ready = self._ledger.ready
+        return idle or ready >= self._pace.rows or now - self._published_at >= self._pace.interval
+
+    def _publish(self, seconds: float) -> None:
+        """Publish what is finished; where that is aborted, it stays for the next time."""
+        plan = self._ledger.plan(self._pace.rows)
+        if not plan:
+            self._published_at = self._clock()
+            return
+        started = self._clock()
+        try:
+            self._transactions.publish(plan, seconds)
+        except Aborted as error:
+            self._aborts += 1
+            self._meter.aborted()
+            if self._aborts >= _MOST_ABORTS:
+                raise Fatal(f"{self._aborts} transactions in a row were aborted: {error}") from None
+            backoff = min(_MOST_BACKOFF, 0.05 * 2**self._aborts)
+            self._not_before = self._clock() + backoff
+            return
+        self._ledger.confirm(plan)
+        self._aborts = 0
+        self._published_at = self._clock()
+        self._meter.committed(plan, self._published_at - started)
+
+    def _drain(self, deadline: Deadline) -> None:
+        """Finish what is in the scorer, for as long as there is time; begin nothing."""
+        _log.info("asked to end: finishing %d rows", self._scoring.in_flight)
+        self._scoring.drop_waiting()
+        while self._scoring.in_flight and not deadline.passed:
+            self._meter.beat()
+            self._collect(min(0.1, deadline.left() or 0.001))
+            if self._is_due():
+                self._publish(_REVOKED_SECONDS)
+        while self._ledger.plan(1) and self._aborts < _MOST_ABORTS:
+            self._publish(_REVOKED_SECONDS)
+        _log.info("ending: %d rows are left to other workers", self._ledger.unconfirmed)
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for each in partitions:
+            self._ledger.assign((each.topic, each.partition))
+            self._forget_waits((each.topic, each.partition))
+        self._meter.rebalanced("assigned", len(self._ledger.partitions))
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Publish what is finished while the partitions are still ours, then let go of them."""
+        if not self._closing and self._ledger.ready:
+            self._publish(_REVOKED_SECONDS)
+        self._leave(partitions, "revoked")
+
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Let go of partitions that are somebody else's by now."""
+        self._leave(partitions, "lost")
+
+    def _leave(self, partitions: list[TopicPartition], event: str) -> None:
+        for each in partitions:
+            self._ledger.forget((each.topic, each.partition))
+            self._forget_waits((each.topic, each.partition))
+        self._meter.rebalanced(event, len(self._ledger.partitions))
+
+    def _forget_waits(self, partition: Partition) -> None:
+        self._parking.forget(partition)
+        self._backpressure.forget(partition)
+
+    def _complain(self, error: KafkaError, topic: str | None) -> None:
+        if error.fatal():
+            raise Fatal(f"Kafka: {error.str()}; the worker must start anew")
+        if error.code() in _GONE:
+            raise EnvironmentFault(
+                f"topic {topic} cannot be read ({error.str()}); create it with "
+                "`python -m shared.topics create`, or see to the rights of this user"
+            )
+        _log.warning("kafka: %s", error.str())
+
+
+def pause_and_resume(
+    consumer: Consumer,
+) -> tuple[Callable[[list[Partition]], None], Callable[[list[Partition]], None]]:
+    """What `Backpressure` calls; a partition that was revoked meanwhile is no error."""
+
+    def wrap(step: Callable[[list[TopicPartition]], None]) -> Callable[[list[Partition]], None]:
+        def call(partitions: list[Partition]) -> None:
+            try:
+                step([TopicPartition(*each) for each in partitions])
+            except KafkaException as error:
+                _log.debug("pausing or resuming: %s", error)
+
+        return call
+
+    return wrap(consumer.pause), wrap(consumer.resume)

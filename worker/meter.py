@@ -1,0 +1,77 @@
+"""What a worker tells of itself: metrics, and whether it is alive and ready."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+
+from shared.messages import PairMessage
+from shared.telemetry import metrics as catalogue
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Metrics
+from worker.ledger import Ledger, Plan
+from worker.publication import Kind, Publication
+
+_COUNTED = {
+    Kind.SCORE: (catalogue.WORKER_OUTCOMES, "error"),
+    Kind.RETRY: (catalogue.WORKER_RETRIES, "tier"),
+    Kind.DEAD_LETTER: (catalogue.WORKER_DEAD_LETTERS, "defect"),
+}
+
+
+class Meter:
+    """Counts what is committed, never what might be; called by the loop's thread alone."""
+
+    def __init__(self, metrics: Metrics, health: Health) -> None:
+        self._metrics = metrics
+        self._health = health
+        self._read: Counter[str] = Counter()
+
+    def model(self, labels: Mapping[str, str]) -> None:
+        """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
+        self._metrics.set(catalogue.WORKER_MODEL, 1, **labels)
+
+    def beat(self) -> None:
+        """The loop goes round."""
+        self._health.beat()
+
+    def read(self, topic: str) -> None:
+        """A record was taken."""
+        self._read[topic] += 1
+
+    def finished(self, pair: PairMessage, now: datetime) -> None:
+        """A row has an outcome that is still ours to publish."""
+        seconds = (now - pair.created_at).total_seconds()
+        self._metrics.observe(catalogue.WORKER_ROW_SECONDS, max(0.0, seconds))
+
+    def dropped(self) -> None:
+        """An outcome belongs to somebody else by now."""
+        self._metrics.inc(catalogue.WORKER_DROPPED)
+
+    def committed(self, plan: Plan[Publication], seconds: float) -> None:
+        """A plan was published."""
+        self._metrics.inc(catalogue.WORKER_COMMITS, result="committed")
+        self._metrics.observe(catalogue.WORKER_COMMIT_SECONDS, seconds)
+        counts = Counter((each.kind, each.label) for each in plan.outcomes)
+        for (kind, label), count in counts.items():
+            metric, name = _COUNTED[kind]
+            self._metrics.inc(metric, count, **{name: label})
+
+    def aborted(self) -> None:
+        """A transaction was aborted."""
+        self._metrics.inc(catalogue.WORKER_COMMITS, result="aborted")
+
+    def rebalanced(self, event: str, assigned: int) -> None:
+        """Partitions came or went; `assigned` are here now."""
+        self._metrics.inc(catalogue.WORKER_REBALANCES, event=event)
+        self._metrics.set(catalogue.WORKER_ASSIGNED, assigned)
+        self._health.ready(assigned > 0, "no partitions are assigned")
+
+    def show(self, ledger: Ledger[Publication], in_flight: int, paused: int) -> None:
+        """How full the worker is."""
+        self._metrics.set(catalogue.WORKER_IN_FLIGHT, in_flight)
+        self._metrics.set(catalogue.WORKER_UNCONFIRMED, ledger.unconfirmed)
+        self._metrics.set(catalogue.WORKER_UNCONFIRMED_BYTES, ledger.unconfirmed_bytes)
+        self._metrics.set(catalogue.WORKER_PAUSED, paused)
+        for topic, count in self._read.items():
+            self._metrics.inc(catalogue.WORKER_RECORDS, count, topic=topic)
+        self._read.clear()

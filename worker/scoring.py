@@ -1,0 +1,106 @@
+"""Handing rows to the scorer, the urgent ones first, and collecting what comes of them.
+
+The scorer's threads only put outcomes into a queue, which holds at most what was handed over.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from pairscore.pair import Outcome, Pair
+from shared.messages import PairMessage
+from worker.ledger import Record
+from worker.publication import Publication
+
+
+class Scorer(Protocol):
+    """What scores: `pairscore.scorer.Scorer`, or what a benchmark puts in its place."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what a similarity depends on."""
+        ...
+
+    def submit(self, pair: Pair) -> Future[Outcome]:
+        """Begin to score a pair; never waits."""
+        ...
+
+    def close(self) -> None:
+        """End its threads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row to score and the record it came in."""
+
+    record: Record[Publication]
+    pair: PairMessage
+
+
+class Scoring:
+    """Keeps at most `limit` rows in the scorer; the others wait here, urgent ones in front."""
+
+    def __init__(self, scorer: Scorer, limit: int) -> None:
+        self._scorer = scorer
+        self._limit = limit
+        self._urgent: deque[Task] = deque()
+        self._others: deque[Task] = deque()
+        self._finished: SimpleQueue[tuple[Task, Future[Outcome]]] = SimpleQueue()
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many rows are in the scorer, or have come out and were not collected."""
+        return self._in_flight
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are still to be handed over."""
+        return len(self._urgent) + len(self._others)
+
+    def put(self, task: Task, *, urgent: bool) -> None:
+        """Take a row."""
+        (self._urgent if urgent else self._others).append(task)
+
+    def submit(self, is_current: Callable[[Record[Publication]], bool]) -> None:
+        """Hand over as many rows as there is room for.
+
+        Rows of records that are not current any more are dropped: they are somebody else's.
+        """
+        for queue in (self._urgent, self._others):
+            while queue and self._in_flight < self._limit:
+                task = queue.popleft()
+                if is_current(task.record):
+                    self._submit(task)
+
+    def drop_waiting(self) -> None:
+        """Forget the rows that were not handed over."""
+        self._urgent.clear()
+        self._others.clear()
+
+    def collect(self, seconds: float = 0.0) -> Iterator[tuple[Task, Outcome]]:
+        """Give what has come out; waits up to `seconds` for the first.
+
+        Raises:
+            ScorerCrashed: a stage of the scorer ended with a defect.
+        """
+        try:
+            while True:
+                task, future = self._finished.get(timeout=seconds) if seconds else self._next()
+                seconds = 0.0
+                self._in_flight -= 1
+                yield task, future.result()
+        except Empty:
+            return
+
+    def _submit(self, task: Task) -> None:
+        self._in_flight += 1
+        future = self._scorer.submit(Pair(task.pair.url, task.pair.caption))
+        future.add_done_callback(lambda done: self._finished.put((task, done)))
+
+    def _next(self) -> tuple[Task, Future[Outcome]]:
+        return self._finished.get_nowait()

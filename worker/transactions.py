@@ -1,0 +1,149 @@
+"""One transaction: a plan's messages and its next offsets, all of them or none.
+
+Errors of Kafka are told apart as KIP-447 and librdkafka's manual on transactions have it: what may
+pass is tried again, what spoils the transaction aborts it, and what is fatal (another worker has
+taken over) ends the process.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from pairscore.errors import EnvironmentFault
+from shared.shutdown import Deadline
+from worker.ledger import Plan
+from worker.publication import Publication
+
+_log = logging.getLogger(__name__)
+_STEP_SECONDS: Final = 10.0
+_FENCED: Final = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+T = TypeVar("T")
+
+
+class Aborted(Exception):
+    """The transaction was aborted: nothing of it is visible, and it may be tried again."""
+
+
+class Fatal(EnvironmentFault):
+    """This producer can do no more; the process has to start anew."""
+
+
+class Transactions:
+    """Publishes plans with a transactional producer; belongs to one thread.
+
+    Each step is a method of its own, so that a test can end the process before or after any.
+    """
+
+    def __init__(self, producer: Producer, consumer: Consumer) -> None:
+        self._producer = producer
+        self._consumer = consumer
+
+    def prepare(self, seconds: float) -> None:
+        """Fence whoever had this transactional id, and end what it left open.
+
+        Raises:
+            Fatal: that is not possible within `seconds`.
+        """
+        deadline = Deadline(seconds)
+        try:
+            self._patiently(lambda: self._producer.init_transactions(_STEP_SECONDS), deadline)
+        except KafkaException as error:
+            raise Fatal(f"transactions cannot be begun: {_said(error)}") from error
+
+    def publish(self, plan: Plan[Publication], seconds: float) -> None:
+        """Publish a plan; when this returns, it is committed.
+
+        Raises:
+            Aborted: nothing was published.
+            Fatal: nobody knows, and Kafka decides; the process must end without confirming.
+        """
+        deadline = Deadline(seconds)
+        try:
+            self.begin()
+            self.produce(plan.outcomes, deadline)
+            self.send_offsets(plan, deadline)
+            self.commit(deadline)
+        except KafkaException as error:
+            self._give_up(error)
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._producer.begin_transaction()
+
+    def produce(self, publications: Sequence[Publication], deadline: Deadline) -> None:
+        """Hand the messages to the client; a failure of one shows when committing."""
+        for each in publications:
+            while True:
+                try:
+                    self._producer.produce(
+                        each.topic, key=each.key, value=each.value, headers=list(each.headers)
+                    )
+                    break
+                except BufferError:
+                    if deadline.passed:
+                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+                    self._producer.poll(0.1)
+
+    def send_offsets(self, plan: Plan[Publication], deadline: Deadline) -> None:
+        """Put the next offsets into the transaction, on behalf of this member of the group."""
+        offsets = [TopicPartition(*each, offset) for each, offset in plan.offsets.items()]
+        self._patiently(
+            lambda: self._producer.send_offsets_to_transaction(
+                offsets, self._consumer.consumer_group_metadata(), _STEP_SECONDS
+            ),
+            deadline,
+        )
+
+    def commit(self, deadline: Deadline) -> None:
+        """Make it visible."""
+        self._patiently(lambda: self._producer.commit_transaction(_STEP_SECONDS), deadline)
+
+    def _patiently(self, step: Callable[[], T], deadline: Deadline) -> T:
+        """Call again what is worth trying again: a commit whose answer is late may be done."""
+        while True:
+            try:
+                return step()
+            except KafkaException as error:
+                found: KafkaError = error.args[0]
+                if found.fatal() or not found.retriable() or deadline.passed:
+                    raise
+
+    def _give_up(self, error: KafkaException) -> None:
+        """Abort, or end the process where that is not possible."""
+        found: KafkaError = error.args[0]
+        if found.fatal() or found.code() in _FENCED:
+            raise Fatal(_explain(found)) from error
+        if found.retriable() and not found.txn_requires_abort():
+            # Out of time in the middle of a commit: whether it is done is Kafka's to say.
+            raise Fatal(f"a transaction could not be ended in time: {found.str()}") from error
+        _log.warning("a transaction is aborted: %s", found.str())
+        try:
+            self._patiently(
+                lambda: self._producer.abort_transaction(_STEP_SECONDS), Deadline(_STEP_SECONDS * 3)
+            )
+        except KafkaException as second:
+            raise Fatal(_explain(second.args[0])) from second
+        raise Aborted(found.str()) from error
+
+
+def _explain(error: KafkaError) -> str:
+    if error.code() in _FENCED:
+        return (
+            f"another worker has taken over, or Kafka has given this one up ({error.str()}); it "
+            "must start anew; where two run with one id, set PAIRSCORE_WORKER__ID for each"
+        )
+    return f"Kafka: {error.str()}; the worker must start anew"
+
+
+def _said(error: KafkaException) -> str:
+    found: KafkaError = error.args[0]
+    return found.str()
