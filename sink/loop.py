@@ -1,0 +1,210 @@
+"""The loop of every sink: take records, store them in batches, finish jobs, until asked to end.
+
+One thread runs it. What a store does not take is kept and offered again; meanwhile nothing more is
+taken, so memory is bounded. The offsets are the store's: they are stored with the records, in one
+transaction, and Kafka is told of them for people to see only.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.settings import SinkOptions
+from shared.shutdown import StopSignal
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import (
+    SINK_DUPLICATES,
+    SINK_JOBS,
+    SINK_LAG,
+    SINK_REJECTED,
+    SINK_ROWS,
+    SINK_STORE_SECONDS,
+    Metrics,
+)
+from sink.faults import Persistent
+from sink.intake import BATCH_BYTES, Batch, Intake, Place, Record, Stored
+
+_TAKE: Final = 1_000
+_IDLE_SECONDS: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a turn of finishing jobs came to: jobs that are now complete, and whether more waits."""
+
+    complete: int = 0
+    more: bool = False
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def take(self, most: int, seconds: float) -> Sequence[Record]:
+        """At most `most` records, or what has come after `seconds`; also keeps membership alive."""
+        ...
+
+    def hold(self, still: bool) -> None:
+        """Take nothing more (True), or go on (False)."""
+        ...
+
+    def stored(self, next_offsets: Mapping[Place, int]) -> None:
+        """Take note that everything taken before these offsets is stored."""
+        ...
+
+    @property
+    def lag(self) -> int | None:
+        """Records of `scores` that were not taken yet; None where that is not known."""
+        ...
+
+
+class Store(Protocol):
+    """Where records go."""
+
+    def offsets(self) -> Mapping[Place, int]:
+        """The next offset of every partition of which something is stored."""
+        ...
+
+    def store(self, batch: Batch) -> Stored:
+        """Store everything of a batch and its offsets in one transaction.
+
+        Raises:
+            StoreFault: nothing of it is stored; it may be offered again.
+        """
+        ...
+
+    def finish_jobs(self) -> Finished:
+        """Do a little of what complete jobs need; takes well under a second.
+
+        Raises:
+            StoreFault: that could not be done now; the job is not complete yet.
+        """
+        ...
+
+
+class Loop:
+    """Moves records from a source to a store."""
+
+    def __init__(
+        self,
+        source: Source,
+        intake: Intake,
+        store: Store,
+        *,
+        options: SinkOptions,
+        stop: StopSignal,
+        health: Health,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._intake = intake
+        self._store = store
+        self._options = options
+        self._stop = stop
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+        self._storing = Persistent(clock)
+        self._finishing = Persistent(clock)
+        self._more = False
+        self._began: float | None = None
+        self._still = False
+
+    def run(self) -> None:
+        """Go round until asked to end; then store what was taken, once."""
+        while not self._stop.asked:
+            self._health.beat()
+            self._take()
+            if self._due():
+                self.store_now()
+            self._finish()
+            self._tell()
+        if self._intake.batch:
+            self.store_now()
+
+    def store_now(self) -> bool:
+        """Store what was taken; whether that is done. A source may ask before it gives some up."""
+        batch = self._intake.batch
+        begun = self._clock()
+        stored = self._storing.attempt(lambda: self._store.store(batch))
+        self._hold(still=stored is None)
+        if stored is None:
+            return False
+        self._metrics.observe(SINK_STORE_SECONDS, self._clock() - begun)
+        self._count(batch, stored)
+        self._source.stored(batch.next_offsets)
+        self._intake.clear()
+        self._began = None
+        return True
+
+    def forget(self, gone: Collection[Place]) -> None:
+        """Drop what was taken of these partitions and is not stored."""
+        self._intake.forget(gone)
+
+    def _take(self) -> None:
+        if self._storing.why:
+            seconds, most = min(_IDLE_SECONDS, self._storing.wait), _TAKE
+        else:
+            seconds = _IDLE_SECONDS if self._began is None else self._left(self._began)
+            most = min(_TAKE, self._options.commit_rows - len(self._intake.batch))
+        self._intake.add(self._source.take(most, 0.0 if self._more else seconds))
+        if self._began is None and self._intake.batch:
+            self._began = self._clock()
+
+    def _due(self) -> bool:
+        batch = self._intake.batch
+        if not batch or not self._storing.due:
+            return False
+        return (
+            bool(self._storing.why)
+            or len(batch) >= self._options.commit_rows
+            or batch.size >= BATCH_BYTES
+            or (self._began is not None and self._left(self._began) <= 0)
+        )
+
+    def _left(self, began: float) -> float:
+        return max(0.0, began + self._options.commit_interval - self._clock())
+
+    def _finish(self) -> None:
+        if not self._finishing.due:
+            return
+        finished = self._finishing.attempt(self._store.finish_jobs) or Finished()
+        self._more = finished.more
+        if finished.complete:
+            self._metrics.inc(SINK_JOBS, finished.complete)
+
+    def _hold(self, *, still: bool) -> None:
+        if still is not self._still:
+            self._source.hold(still)
+            self._still = still
+
+    def _tell(self) -> None:
+        why = self._storing.why or self._finishing.why
+        self._health.ready(not why, why)
+        if (lag := self._source.lag) is not None:
+            self._metrics.set(SINK_LAG, lag + len(self._intake.batch.scores))
+
+    def _count(self, batch: Batch, stored: Stored) -> None:
+        for error, rows in stored.rows.items():
+            self._metrics.inc(SINK_ROWS, rows, error=error)
+        self._metrics.inc(SINK_DUPLICATES, stored.duplicates)
+        for defect, records in stored.rejected.items():
+            self._metrics.inc(SINK_REJECTED, records, defect=defect)
+        if batch.rejected:
+            first = batch.rejected[0]
+            _log.warning(
+                "%d records are no messages of ours and are kept aside; the first: %s (%s)",
+                len(batch.rejected),
+                first.rejection.defect,
+                first.rejection.detail,
+                extra={
+                    "topic": first.topic,
+                    "partition": first.partition,
+                    "offset": first.offset,
+                },
+            )
+        _log.debug("stored", extra={"rows": len(batch.scores)})
