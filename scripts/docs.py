@@ -1,6 +1,6 @@
-"""Writes docs/reference.md from the code: `python scripts/docs.py [--check]`.
+"""Writes docs/reference.md, docs/schemas/ and docs/asyncapi.json from the code: `make docs`.
 
-With `--check` nothing is written: it fails if the file would change, or if a link from one Markdown
+With `--check` nothing is written: it fails if a file would change, or if a link from one Markdown
 file to another, or to a file of the repository, leads nowhere.
 """
 
@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -19,9 +19,29 @@ from pydantic_core import PydanticUndefined
 from pairscore.cli.app import EXIT_CODES
 from pairscore.pair import REASONS
 from pairscore.settings import Settings
+from shared.dead_letter import HEADERS
+from shared.schemas import channels, documents
+from shared.settings import SERVICES, KafkaSettings
+from shared.telemetry.metrics import CATALOGUE, Metric
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "docs" / "reference.md"
+DOCS = ROOT / "docs"
+_FLEET = (
+    "A worker takes those above too; in it, `PAIRSCORE_FETCH__ATTEMPTS` counts across all retry "
+    "tiers, and `PAIRSCORE_WINDOW` bounds the rows that are taken and not yet published. A "
+    "variable that no service knows is refused; one that only another service knows is not."
+)
+_TOPICS = (
+    "Names, partitions and retry tiers as the default settings have them; "
+    "`python -m shared.topics create` makes what is missing. Values are JSON: "
+    "[schemas/](schemas) has a schema of each message, [asyncapi.json](asyncapi.json) all of this "
+    "as AsyncAPI."
+)
+_METRICS = (
+    "At `/metrics` of every service, beside those of the process (`process_*`). On the same port, "
+    "`/livez` answers 200 while the service's loop goes round, `/readyz` while it can work; each "
+    "else 503, with one line that says why."
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -38,6 +58,17 @@ def reference() -> str:
         "## Settings",
         "Every one can be set in the environment; options of the command win over it.",
         _table(("variable", "default", "meaning"), _settings(Settings, "PAIRSCORE_")),
+        "## Settings of the fleet",
+        _FLEET,
+        _table(("variable", "default", "meaning", "read by"), _fleet_settings()),
+        "## Topics",
+        _TOPICS,
+        _table(("topic", "key", "value", "partitions", "kept", "written by", "read by"), _topics()),
+        "A dead letter has the bytes of the record as its value and these headers:",
+        _table(("header", "value"), ((f"`{n}`", meaning) for n, meaning in HEADERS.items())),
+        "## Metrics",
+        _METRICS,
+        _table(("metric", "kind", "labels", "meaning"), map(_metric, CATALOGUE)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -70,21 +101,55 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
             yield f"`{variable}`", _default(field), _meaning(field)
 
 
+def _fleet_settings() -> Iterator[tuple[str, ...]]:
+    of_the_package = dict.fromkeys(_settings(Settings, "PAIRSCORE_"))
+    read_by: dict[tuple[str, ...], list[str]] = {}
+    for service in SERVICES:
+        for row in _settings(service, "PAIRSCORE_"):
+            if row not in of_the_package:
+                read_by.setdefault(row, []).append(
+                    service.__name__.removesuffix("Settings").lower()
+                )
+    for row, services in read_by.items():
+        yield *row, "all" if len(services) == len(SERVICES) else ", ".join(services)
+
+
+def _topics() -> Iterator[tuple[str, ...]]:
+    for channel in channels(KafkaSettings()):
+        name = channel.message
+        value = f"[{name}](schemas/{name}.json)" if name else "the record's bytes"
+        yield (
+            f"`{channel.spec.name}`",
+            channel.key,
+            value,
+            str(channel.spec.partitions),
+            channel.kept,
+            ", ".join(channel.written_by),
+            ", ".join(channel.read_by),
+        )
+
+
+def _metric(metric: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label.name}`" for label in metric.labels)
+    return f"`{metric.name}`", metric.kind, labels, metric.help
+
+
 def _default(field: FieldInfo) -> str:
     value = field.default
-    if value is PydanticUndefined or value is None or value == ():
+    if value is PydanticUndefined or value in (None, (), {}, ""):
         return ""
-    return f"`{value}`"
+    return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
 
 
 def _meaning(field: FieldInfo) -> str:
     choices = getattr(field.annotation, "__args__", ())
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return " · ".join(f"`{choice}`" for choice in choices)
-    return field.description or ""
+    if not choices or not all(isinstance(choice, str) for choice in choices):
+        return field.description or ""
+    listed = " · ".join(f"`{choice}`" for choice in choices)
+    return f"{listed}; {field.description}" if field.description else listed
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
@@ -97,18 +162,28 @@ def dead_links() -> Iterator[str]:
                 yield f"{page.relative_to(ROOT)}: {target} does not exist"
 
 
+def stale(texts: Mapping[str, str]) -> Iterator[str]:
+    """Files of docs/ that differ from the code."""
+    for path, text in texts.items():
+        written = DOCS / path
+        if not written.exists() or written.read_text(encoding="utf-8") != text:
+            yield f"docs/{path} differs from the code; run `make docs`"
+    for written in DOCS.glob("schemas/*"):
+        if written.relative_to(DOCS).as_posix() not in texts:
+            yield f"docs/schemas/{written.name} is of no message; remove it"
+
+
 def main() -> int:
     """Write, or check; the exit code."""
-    parser = argparse.ArgumentParser(description="Write docs/reference.md from the code.")
+    parser = argparse.ArgumentParser(description="Write what docs/ has of the code.")
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
-    text = reference()
+    texts = {"reference.md": reference(), **documents()}
     if not parser.parse_args().check:
-        REFERENCE.parent.mkdir(exist_ok=True)
-        REFERENCE.write_text(text)
+        for path, text in texts.items():
+            (DOCS / path).parent.mkdir(parents=True, exist_ok=True)
+            (DOCS / path).write_text(text, encoding="utf-8")
         return 0
-    complaints = list(dead_links())
-    if not REFERENCE.exists() or REFERENCE.read_text() != text:
-        complaints.append("docs/reference.md differs from the code; run `make docs`")
+    complaints = [*dead_links(), *stale(texts)]
     for complaint in complaints:
         sys.stderr.write(f"docs: {complaint}\n")
     return 1 if complaints else 0

@@ -12,7 +12,7 @@ HEADERS: Final = {
     "pairscore.offset": "its offset there",
     "pairscore.timestamp": "its timestamp there, milliseconds since 1970; -1 where it had none",
     "pairscore.worker": "id of the worker that found it",
-    "pairscore.size": "bytes of the original value; only there where the value was cut",
+    "pairscore.size": "bytes of the original value, of which the first are kept where it was too long",
 }
 """Names of the headers and what their values mean, all of them text in UTF-8."""
 
@@ -29,7 +29,7 @@ def dead_letter_headers(
     *,
     size: int | None = None,
 ) -> list[tuple[str, bytes]]:
-    """The headers of a rejected record; `size` is that of its value, given where it was cut."""
+    """The headers of a rejected record; `size` is that of its whole value, where it has one."""
     values = {
         "pairscore.reason": rejection.defect.value,
         "pairscore.detail": rejection.detail[:_DETAIL_CHARS],

@@ -70,7 +70,7 @@ Row: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 62)]
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    v: Literal[1] = VERSION
+    v: Literal[1] = Field(default=VERSION, description="version of the message")
 
     def encode(self) -> bytes:
         """The message's value in Kafka: JSON in UTF-8."""
@@ -100,6 +100,26 @@ class PairMessage(_Message):
 
 class ScoreMessage(_Message):
     """A row's outcome, on `scores`: a similarity and a cosine, or an error, never both."""
+
+    # What `_one_outcome` checks, as JSON Schema has it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["similarity", "cosine"],
+                    "properties": {
+                        "similarity": {"type": "number"},
+                        "cosine": {"type": "number"},
+                        "error": {"type": "null"},
+                    },
+                },
+                {
+                    "required": ["error"],
+                    "properties": {"error": {"type": "string"}, "similarity": {"type": "null"}},
+                },
+            ]
+        }
+    )
 
     job: Job = Field(description="the job this row belongs to")
     row: Row = Field(description="0-based index of the row in its job")
@@ -212,15 +232,30 @@ class CsvFormat(BaseModel):
 class JobMessage(_Message):
     """What is known of a job, on `jobs`; the latest of a job's messages counts."""
 
-    job: Job
+    # What `_rows_when_closed` checks, as far as JSON Schema can say it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"properties": {"state": {"const": "open"}, "rows": {"type": "null"}}},
+                {
+                    "required": ["rows"],
+                    "properties": {"state": {"const": "closed"}, "rows": {"type": "integer"}},
+                },
+            ]
+        }
+    )
+
+    job: Job = Field(description="the job's name")
     source: str = Field(description="where the rows come from: a file's name, or `api`")
     source_sha256: str | None = Field(default=None, description="hex digest of the source file")
     header: tuple[str, ...] = Field(default=(), description="names of the columns, in order")
     csv: CsvFormat | None = Field(default=None, description="how the source file was written")
     rows_published: int = Field(ge=0, description="rows 0 to this (not included) are on `pairs`")
-    rows: int | None = Field(default=None, ge=0, description="how many there are, once closed")
+    rows: int | None = Field(
+        default=None, ge=0, description="how many there are, `rows_published` then; once closed"
+    )
     state: JobState
-    created_at: AwareDatetime
+    created_at: AwareDatetime = Field(description="when its first message was published")
 
     @model_validator(mode="after")
     def _rows_when_closed(self) -> Self:
