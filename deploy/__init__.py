@@ -1,0 +1,1 @@
+"""What pairscore's services run on: here on this machine, or elsewhere."""
