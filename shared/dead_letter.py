@@ -12,7 +12,7 @@ HEADERS: Final = {
     "pairscore.offset": "its offset there",
     "pairscore.timestamp": "its timestamp there, milliseconds since 1970; -1 where it had none",
     "pairscore.worker": "id of the worker that found it",
-    "pairscore.size": "bytes of the original value, of which the first are kept where it was too long",
+    "pairscore.size": "bytes of the whole value, of which the first are kept where it was too long",
 }
 """Names of the headers and what their values mean, all of them text in UTF-8."""
 
