@@ -46,15 +46,19 @@ class Persistent:
         try:
             result = action()
         except StoreFault as fault:
-            self._failed(str(fault))
+            self.failed(str(fault))
             return None
-        if self._since is not None:
-            seconds = self._clock() - self._since
-            _log.info("going on after %.0f s; nothing was lost", seconds)
-            self._since, self._retry_at, self.why = None, float("-inf"), ""
+        self.succeeded()
         return result
 
-    def _failed(self, why: str) -> None:
+    def succeeded(self) -> None:
+        """Take note that it worked."""
+        if self._since is not None:
+            _log.info("going on after %.0f s; nothing was lost", self._clock() - self._since)
+        self._since, self._retry_at, self.why = None, float("-inf"), ""
+
+    def failed(self, why: str) -> None:
+        """Take note that it did not."""
         now = self._clock()
         if self._since is None:
             self._since = now

@@ -36,11 +36,14 @@ class Scored(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A record that is no message of ours, or one that cannot be true, and why."""
+    """A record that is no message of ours, or one that cannot be true, and why.
+
+    Where it was read is no longer known of an outcome that was stored before it was found untrue.
+    """
 
     topic: str
-    partition: int
-    offset: int
+    partition: int | None
+    offset: int | None
     rejection: Rejection
     value: bytes | None
 

@@ -6,6 +6,7 @@ transaction, and Kafka is told of them for people to see only.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +35,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a turn of finishing jobs came to: jobs that are now complete, and whether more waits."""
+    """What a turn of finishing jobs came to: how many are now complete.
+
+    There is more to do in `again` seconds; `why` says what is in the way of some, and is empty
+    where nothing is.
+    """
 
     complete: int = 0
-    more: bool = False
+    again: float = math.inf
+    why: str = ""
 
 
 class Source(Protocol):
@@ -80,7 +86,7 @@ class Store(Protocol):
         """Do a little of what complete jobs need; takes well under a second.
 
         Raises:
-            StoreFault: that could not be done now; the job is not complete yet.
+            StoreFault: nothing of it can be done now.
         """
         ...
 
@@ -110,7 +116,7 @@ class Loop:
         self._clock = clock
         self._storing = Persistent(clock)
         self._finishing = Persistent(clock)
-        self._more = False
+        self._finished = Finished()
         self._began: float | None = None
         self._still = False
 
@@ -151,7 +157,7 @@ class Loop:
         else:
             seconds = _IDLE_SECONDS if self._began is None else self._left(self._began)
             most = min(_TAKE, self._options.commit_rows - len(self._intake.batch))
-        self._intake.add(self._source.take(most, 0.0 if self._more else seconds))
+        self._intake.add(self._source.take(most, min(seconds, self._finished.again)))
         if self._began is None and self._intake.batch:
             self._began = self._clock()
 
@@ -172,10 +178,9 @@ class Loop:
     def _finish(self) -> None:
         if not self._finishing.due:
             return
-        finished = self._finishing.attempt(self._store.finish_jobs) or Finished()
-        self._more = finished.more
-        if finished.complete:
-            self._metrics.inc(SINK_JOBS, finished.complete)
+        self._finished = self._finishing.attempt(self._store.finish_jobs) or Finished()
+        if self._finished.complete:
+            self._metrics.inc(SINK_JOBS, self._finished.complete)
 
     def _hold(self, *, still: bool) -> None:
         if still is not self._still:
@@ -183,7 +188,7 @@ class Loop:
             self._still = still
 
     def _tell(self) -> None:
-        why = self._storing.why or self._finishing.why
+        why = self._storing.why or self._finishing.why or self._finished.why
         self._health.ready(not why, why)
         if (lag := self._source.lag) is not None:
             self._metrics.set(SINK_LAG, lag + len(self._intake.batch.scores))

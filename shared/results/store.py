@@ -31,7 +31,7 @@ class Results(Protocol):
         ...
 
     def outcomes(self, job: str, start: int = 0, limit: int = 1000) -> list[ScoreMessage]:
-        """At most `limit` outcomes of a job, by row, from row `start` on; rows without are left out.
+        """At most `limit` outcomes of a job, by row, from row `start` on; rows without: left out.
 
         Raises:
             InputError: the job's outcomes are in its result's file and nowhere else.

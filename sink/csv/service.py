@@ -1,0 +1,50 @@
+"""`python -m sink csv`: everything put together."""
+
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from shared.clients import Connection, connect, make_admin
+from shared.settings import SinkSettings
+from shared.topics import Topics, check_topics
+from sink.csv.finish import Finisher
+from sink.csv.folder import locked
+from sink.csv.source import AssignedSource
+from sink.csv.spool import Spool
+from sink.csv.store import CsvStore
+from sink.csv.topics import TopicWatch
+from sink.intake import Intake
+from sink.running import make_loop, run_loop, surroundings
+
+NAME: Final = "sink csv"
+
+
+def serve_csv(settings: SinkSettings) -> int:
+    """Store outcomes and write results until asked to end; the exit code.
+
+    Raises:
+        PairscoreError: it cannot begin, or cannot go on.
+    """
+    results = Path(settings.results)
+    topics = Topics.of(settings.kafka)
+    with locked(results), Spool(results, topics.scores, _now) as spool:
+        connection = Connection(settings.kafka)
+        admin = make_admin(connection)
+        check_topics(settings.kafka, connect(connection, admin), (topics.scores, topics.jobs))
+        watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
+        found = watch.read()
+        with (
+            surroundings(settings, NAME) as around,
+            closing(AssignedSource(connection, topics, watch)) as source,
+            closing(Finisher(spool, results, _now)) as finisher,
+        ):
+            store = CsvStore(spool, finisher, around.metrics)
+            store.see_topics(found)
+            source.begin(found, store.offsets())
+            loop = make_loop(settings, around, source, Intake(topics), store)
+            return run_loop(settings, around, loop, NAME)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

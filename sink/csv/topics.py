@@ -1,0 +1,105 @@
+"""Which incarnation of its topics a sink reads, and how many partitions they have."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
+
+from shared.clients import Connection, end_offsets
+from sink.csv.offsets import Range
+from sink.intake import Place
+
+LOOK_SECONDS: Final = 30.0
+_TIMEOUT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic as it is now. Its id tells it from one of its name that was deleted (KIP-516)."""
+
+    id: str
+    partitions: int
+
+
+class TopicWatch:
+    """Asks Kafka about topics: at once, or now and then without waiting."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        admin: AdminClient,
+        names: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._admin = admin
+        self._names = names
+        self._clock = clock
+        self._asked: dict[str, Future[TopicDescription]] = {}
+        self._ask_at = clock() + LOOK_SECONDS
+
+    def read(self) -> dict[str, Found]:
+        """The topics, by name.
+
+        Raises:
+            EnvironmentFault: the brokers do not answer.
+        """
+        try:
+            return {name: _found(future.result(_TIMEOUT)) for name, future in self._ask().items()}
+        except (KafkaException, TimeoutError) as error:
+            raise self._connection.fault(_reason(error)) from None
+
+    def look(self) -> Mapping[str, Found]:
+        """The topics where an answer has come since it was asked last; empty otherwise."""
+        if not self._asked:
+            if self._clock() >= self._ask_at:
+                self._asked = self._ask()
+            return {}
+        if not all(future.done() for future in self._asked.values()):
+            return {}
+        answers, self._asked = self._asked, {}
+        self._ask_at = self._clock() + LOOK_SECONDS
+        # A broker that is away is seen by the consumer too, and asked again.
+        return {
+            name: _found(future.result()) for name, future in answers.items() if _answered(future)
+        }
+
+    def ranges(self, places: Collection[Place]) -> dict[Place, Range]:
+        """The offsets that Kafka has of partitions.
+
+        Raises:
+            EnvironmentFault: the brokers do not answer.
+        """
+        try:
+            ends = end_offsets(self._admin, list(places), committed=False)
+            asked = {TopicPartition(*place): OffsetSpec.earliest() for place in places}
+            firsts = {
+                (partition.topic, partition.partition): future.result(_TIMEOUT).offset
+                for partition, future in self._admin.list_offsets(
+                    asked, request_timeout=_TIMEOUT
+                ).items()
+            }
+        except (KafkaException, TimeoutError) as error:
+            raise self._connection.fault(_reason(error)) from None
+        return {place: Range(firsts[place], ends[place]) for place in places}
+
+    def _ask(self) -> "dict[str, Future[TopicDescription]]":
+        wanted = TopicCollection(list(self._names))
+        return self._admin.describe_topics(wanted, request_timeout=_TIMEOUT)
+
+
+def _found(description: TopicDescription) -> Found:
+    return Found(str(description.topic_id), len(description.partitions))
+
+
+def _answered(future: "Future[TopicDescription]") -> bool:
+    return future.exception() is None
+
+
+def _reason(error: BaseException) -> KafkaError | None:
+    found = error.args[0] if error.args else None
+    return found if isinstance(found, KafkaError) else None

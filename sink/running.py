@@ -1,0 +1,67 @@
+"""What every sink runs in: logs, metrics and health, signals, the watchdog, and the loop itself."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from shared.settings import SinkSettings
+from shared.shutdown import StopSignal
+from shared.telemetry.health import Health
+from shared.telemetry.logs import configure_logging
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.server import serving
+from shared.watchdog import Watchdog
+from sink.intake import Intake
+from sink.loop import Loop, Source, Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a sink is told by, and tells of itself by."""
+
+    stop: StopSignal
+    health: Health
+    metrics: Metrics
+
+
+@contextmanager
+def surroundings(settings: SinkSettings, name: str) -> Iterator[Surroundings]:
+    """Take over the process's logs and signals, and open its port, while the block runs.
+
+    Raises:
+        EnvironmentFault: the port cannot be had.
+    """
+    configure_logging(settings.telemetry, name)
+    stop = StopSignal()
+    stop.install()
+    health = Health(settings.sink.stall_seconds)
+    metrics = Metrics("sink")
+    with serving(settings.telemetry, metrics, health):
+        yield Surroundings(stop, health, metrics)
+
+
+def make_loop(
+    settings: SinkSettings, around: Surroundings, source: Source, intake: Intake, store: Store
+) -> Loop:
+    """The loop that moves records from `source` to `store`."""
+    return Loop(
+        source,
+        intake,
+        store,
+        options=settings.sink,
+        stop=around.stop,
+        health=around.health,
+        metrics=around.metrics,
+    )
+
+
+def run_loop(settings: SinkSettings, around: Surroundings, loop: Loop, name: str) -> int:
+    """Run until asked to end; the exit code."""
+    with Watchdog(around.health, settings.sink.stall_seconds, name=name):
+        _log.info("storing outcomes")
+        loop.run()
+    _log.info("asked to end; everything taken is stored", extra={"signal": around.stop.number})
+    return 0
