@@ -1,0 +1,110 @@
+"""The commands and their options; every option that is a setting is checked by the settings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pairscore.errors import InputError
+
+PROGRAM: Final = "python -m producer"
+EXIT_CODES: Final = (
+    "Exit codes: 0 all rows published (and with --wait, all outcomes stored, failures included), "
+    "2 bad input or settings, 3 Kafka, the results store or this machine, 130 interrupted, "
+    "1 a defect in pairscore."
+)
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Publishes rows for the workers to score."""
+
+
+@app.command("csv")
+def publish_csv(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="CSV with a header; UTF-8; plain or .gz.")
+    ],
+    job: Annotated[
+        str | None,
+        typer.Option("--job", help="Name of the job; else of the file's name and content."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all outcomes are stored, and show them come.")
+    ] = False,
+    limit_rate: Annotated[
+        float | None, typer.Option("--limit-rate", metavar="ROWS", help="Rows a second at most.")
+    ] = None,
+    url_column: Annotated[
+        str | None, typer.Option("--url-column", help="Column of image URLs; else guessed.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option("--caption-column", help="Column of captions; else guessed.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option("--delimiter", help="One character; else sniffed.")
+    ] = None,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="The result also has cosine, caption_truncated, image_sha256, attempts.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Result columns take the place of the input's own.")
+    ] = False,
+) -> int:
+    """Publish a CSV of image URLs and captions as a job.
+
+    Interrupted or killed, the same command goes on with the next row; a job that is published whole
+    is not published again.
+    """
+    # Imported here, so that `--help` does not wait for what is not needed.
+    from producer.csv_command import CsvOptions, run_csv
+    from shared.settings import ProducerSettings, read_service_settings
+
+    given = {} if limit_rate is None else {"producer": {"limit_rate": limit_rate}}
+    settings = read_service_settings(
+        ProducerSettings, given, option_names={("producer", "limit_rate"): "--limit-rate"}
+    )
+    options = CsvOptions(
+        source=source,
+        job=job,
+        wait=wait,
+        url_column=url_column,
+        caption_column=caption_column,
+        delimiter=delimiter,
+        details=details,
+        overwrite=overwrite,
+    )
+    run_csv(options, settings)
+    return 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command with `arguments`; the exit code.
+
+    Raises:
+        PairscoreError: a dead end, wrong usage included.
+    """
+    try:
+        # Typer turns a KeyboardInterrupt into the exit code 130.
+        result = typer.main.get_command(app).main(
+            args=list(arguments), prog_name=PROGRAM, standalone_mode=False
+        )
+    except typer.TyperException as error:
+        line = error.format_message().replace("Value error, ", "")
+        raise InputError(f"{line} (see {PROGRAM} --help)") from None
+    return result if isinstance(result, int) else 0

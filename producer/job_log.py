@@ -1,0 +1,146 @@
+"""What the topic `jobs` says of a job."""
+
+import logging
+from typing import Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from pairscore.errors import EnvironmentFault
+from producer.job import CsvJob, refuse_stranger
+from producer.pulse import Pulse
+from shared.clients import Connection, end_offsets, make_consumer
+from shared.messages import JobMessage, Rejection, decode
+from shared.shutdown import Deadline
+
+READ_SECONDS: Final = 45.0
+"""An open transaction, of another job's, ends by itself within 30 s."""
+
+_SAY_AFTER: Final = 3.0
+_POLL_SECONDS: Final = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class JobLog:
+    """Reads `jobs`, which has one partition.
+
+    A read gives all that was committed before it began, however long somebody else's transaction
+    stands in front of it: up to the last stable offset alone, a message of ours behind such a one
+    would be missed, and its rows published twice.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        admin: AdminClient,
+        topic: str,
+        pulse: Pulse,
+    ) -> None:
+        self._connection = connection
+        self._admin = admin
+        self._topic = topic
+        self._pulse = pulse
+
+    def latest(self, job: str) -> CsvJob | None:
+        """The latest message of a CSV's job; None if there is none.
+
+        Raises:
+            InputError: the job is none of a CSV, or of another version.
+            EnvironmentFault: Kafka does not answer, or a transaction stays open for too long.
+            KeyboardInterrupt: asked to stop.
+        """
+        try:
+            value = self._read(job.encode())
+        except KafkaException as error:
+            raise self._connection.fault(error.args[0]) from None
+        except TimeoutError:
+            raise self._connection.fault() from None
+        return None if value is None else _understood(job, value)
+
+    def _read(self, key: bytes) -> bytes | None:
+        end = end_offsets(self._admin, [(self._topic, 0)], committed=False)[self._topic, 0]
+        if end == 0:
+            return None
+        consumer = make_consumer(
+            self._connection,
+            group="producer",
+            extra={"enable.partition.eof": True, "fetch.wait.max.ms": 50},
+        )
+        try:
+            consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
+            return self._read_to(consumer, key, end)
+        finally:
+            consumer.close()
+
+    def _read_to(self, consumer: Consumer, key: bytes, end: int) -> bytes | None:
+        found: bytes | None = None
+        deadline, patience = self._deadlines()
+        held_up = False
+        while True:
+            record = consumer.poll(_POLL_SECONDS)
+            self._pulse.check()
+            if record is not None and record.error() is None:
+                if record.key() == key:
+                    found = record.value()
+                deadline, patience = self._deadlines()
+                continue
+            if record is not None and (reached := _end_reached(record)) is not None:
+                if reached >= end:
+                    return found
+                held_up = True
+            if deadline.passed:
+                raise self._fault(held_up=held_up)
+            if patience is not None and patience.passed:
+                patience = None
+                self._say_why(held_up=held_up)
+
+    def _deadlines(self) -> tuple[Deadline, Deadline | None]:
+        return self._pulse.deadline(READ_SECONDS), self._pulse.deadline(_SAY_AFTER)
+
+    def _say_why(self, *, held_up: bool) -> None:
+        if held_up:
+            _log.warning(
+                "waiting for another producer's transaction on %s to end, which it does within"
+                " %.0f s",
+                self._topic,
+                READ_SECONDS,
+            )
+        else:
+            _log.warning("waiting for Kafka to hand out %s", self._topic)
+
+    def _fault(self, *, held_up: bool) -> EnvironmentFault:
+        if held_up:
+            return EnvironmentFault(
+                f"topic {self._topic}: a transaction has been open for more than "
+                f"{READ_SECONDS:.0f} s, so that what is behind it cannot be read; try again, or "
+                "end it with Kafka's `kafka-transactions.sh abort`"
+            )
+        return self._connection.fault()
+
+
+def _end_reached(record: Message) -> int | None:
+    """The next offset, where the event says that all before it is read."""
+    error = record.error()
+    if error is not None and error.code() == KafkaError._PARTITION_EOF:
+        return record.offset()
+    if error is not None and not error.retriable():
+        raise KafkaException(error)
+    return None
+
+
+def _understood(job: str, value: bytes) -> CsvJob:
+    found = decode(CsvJob, value)
+    if isinstance(found, CsvJob):
+        return found
+    known = decode(JobMessage, value)
+    if isinstance(known, Rejection):
+        raise refuse_stranger(job, f"cannot be understood ({found.detail})")
+    raise refuse_stranger(job, f"comes from {known.source!r}, not from a CSV file")

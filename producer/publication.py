@@ -1,0 +1,201 @@
+"""Publishing the rows of a CSV as a job: each row once, in transactions, from where it stopped.
+
+A transaction carries rows and, on `jobs`, how many of the job's rows are published with it: both or
+neither can be read. What `jobs` says is therefore where the next run goes on, whatever ended the
+last one.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from pairscore.csv_file import Survey, check_input, open_source
+from pairscore.csv_file.records import Record
+from pairscore.errors import EnvironmentFault, InputError
+from producer.encoding import RowEncoder
+from producer.job import CsvJob, continue_job
+from producer.job_log import JobLog
+from producer.pace import Pace
+from producer.pulse import Pulse
+from producer.transactions import TakenOver, Transactions
+from shared.messages import JobState
+from shared.settings import ProducerOptions
+from shared.topics import Topics
+
+MOST_BYTES: Final = 32_000_000
+"""A transaction ends when it has so many, however few the rows: it is kept in memory."""
+
+_LOOK_EVERY: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A closed job of `rows` rows, those from row `start` on published by this run."""
+
+    job: str
+    rows: int
+    start: int
+    created_at: datetime
+    was_closed: bool
+
+
+class Watcher(Protocol):
+    """Told how publishing goes."""
+
+    def begins(self, start: int, *, closed: bool) -> None:
+        """The first `start` rows are published already, and all of them if the job is closed."""
+
+    def reached(self, rows: int) -> None:
+        """Now the first `rows` are."""
+
+
+class Publication:
+    """One run of publishing a survey's rows as a job."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        job: CsvJob,
+        *,
+        transactions: Transactions,
+        log: JobLog,
+        topics: Topics,
+        options: ProducerOptions,
+        pulse: Pulse,
+        watcher: Watcher,
+    ) -> None:
+        """`job` is what will be said of it on `jobs`, unless something is said already."""
+        self._survey = survey
+        self._job = job
+        self._transactions = transactions
+        self._log = log
+        self._topics = topics
+        self._options = options
+        self._pulse = pulse
+        self._watcher = watcher
+        self._encoder = RowEncoder(job.job, survey)
+
+    def run(self) -> Published:
+        """Publish what is not published yet, and close the job.
+
+        Raises:
+            InputError: the job was published from something else, or the file has changed.
+            EnvironmentFault: Kafka stayed away or refuses, or another producer took over.
+            KeyboardInterrupt: asked to end.
+        """
+        if check_input(self._survey.path) != self._survey.stamp:
+            raise InputError(
+                f"{self._survey.path}: the file has changed since it was checked; try again"
+            )
+        self._transactions.start()
+        self._job = continue_job(self._log.latest(self._job.job), self._job)
+        start, was_closed = self._job.rows_published, self._job.state is JobState.CLOSED
+        self._watcher.begins(start, closed=was_closed)
+        if not was_closed:
+            try:
+                with self._transactions:
+                    self._publish(start)
+            except TakenOver:
+                raise
+            except EnvironmentFault as fault:
+                raise EnvironmentFault(f"{fault}; {self.progress}") from None
+        rows = self._job.rows_published
+        return Published(self._job.job, rows, start, self._job.created_at, was_closed)
+
+    @property
+    def progress(self) -> str:
+        """What is published, and how to go on, in words."""
+        return (
+            f"{self._job.rows_published:,} of {self._survey.rows:,} rows of job {self._job.job} "
+            "are published; the same command goes on from there"
+        )
+
+    def _publish(self, start: int) -> None:
+        survey = self._survey
+        with open_source(survey.path) as source:
+            records = source.records(survey.dialect.delimiter)
+            self._skip(records, start + 1)
+            rate = self._options.limit_rate
+            pace = None if rate is None else Pace(rate, self._pulse.clock)
+            first, more = start, True
+            while more:
+                end, more = self._fill(records, first, pace)
+                if more:
+                    self._commit(self._job.published(end), begun=end > first)
+                elif source.sha256 != survey.sha256 or end != survey.rows:
+                    raise self._changed()
+                else:
+                    self._commit(self._job.closed(end), begun=end > first)
+                first = end
+
+    def _skip(self, records: Iterator[Record], count: int) -> None:
+        for index in range(count):
+            if index % _LOOK_EVERY == 0:
+                self._pulse.check()
+            if next(records, None) is None:
+                raise self._changed()
+
+    def _fill(self, records: Iterator[Record], first: int, pace: Pace | None) -> tuple[int, bool]:
+        """Put rows from `first` on into a transaction; the row after them, and if more may come."""
+        transactions, encode, pairs = self._transactions, self._encoder.encode, self._topics.pairs
+        clock, check = self._pulse.clock, self._pulse.check
+        row, last = first, first + self._options.transaction_rows
+        due, now = math.inf, datetime.now(UTC)
+        while row < last and transactions.size < MOST_BYTES and clock() < due:
+            check()
+            if pace is not None and not self._wait_for_turn(pace, due):
+                break
+            record = next(records, None)
+            if record is None:
+                return row, False
+            if row == first:
+                transactions.begin()
+                due, now = clock() + self._options.transaction_seconds, datetime.now(UTC)
+            key, value = encode(row, record, now)
+            transactions.add(pairs, key, value)
+            row += 1
+        return row, True
+
+    def _wait_for_turn(self, pace: Pace, due: float) -> bool:
+        """Wait until another row may be published; at once False if that is not before `due`."""
+        wait = pace.wait()
+        if wait > 0:
+            if self._pulse.clock() + wait >= due:
+                return False
+            self._pulse.wait(wait)
+        pace.take()
+        return True
+
+    def _commit(self, job: CsvJob, *, begun: bool) -> None:
+        """Commit the rows of the transaction, and with them what `jobs` will say."""
+        if not begun:
+            self._transactions.begin()
+        self._transactions.add(self._topics.jobs, job.job.encode(), job.encode())
+        self._transactions.commit(lambda: self._settled(job))
+        self._job = job
+        self._watcher.reached(job.rows_published)
+
+    def _settled(self, job: CsvJob) -> bool:
+        """Whether a transaction that ends with `job` was committed.
+
+        Raises:
+            TakenOver: another producer has gone on from somewhere else.
+        """
+        found = self._log.latest(job.job)
+        state = None if found is None else (found.state, found.rows_published)
+        if state == (job.state, job.rows_published):
+            return True
+        if state == (self._job.state, self._job.rows_published):
+            return False
+        if state is None and self._job.rows_published == 0:
+            return False
+        raise TakenOver
+
+    def _changed(self) -> InputError:
+        return InputError(
+            f"{self._survey.path}: the file changed while it was being published; "
+            f"{self._job.rows_published:,} rows of what it was are job {self._job.job}, which "
+            "stays open; publish what it is now as another, with --job"
+        )

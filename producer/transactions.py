@@ -1,0 +1,262 @@
+"""Transactions on Kafka that come whole or not at all, whatever happens to the broker meanwhile."""
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from pairscore.errors import EnvironmentFault
+from producer.pulse import Pulse
+from shared.clients import TRANSACTION_SECONDS, Connection, make_producer
+from shared.shutdown import Deadline
+
+OUTAGE_SECONDS: Final = 300.0
+"""So long Kafka is waited for."""
+
+CLOSING_SECONDS: Final = 5.0
+"""So long it is when the process was asked to end."""
+
+_SLICE: Final = 0.5
+_PAUSE: Final = 0.5
+_REST: Final = 0.05
+_BATCH_BYTES: Final = 1_000_000
+
+_FENCED: Final = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+    }
+)
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+    }
+)
+_HOPELESS: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.INVALID_RECORD,
+    }
+)
+
+_log = logging.getLogger(__name__)
+
+
+class TakenOver(EnvironmentFault):
+    """Another producer has the transactional id now, and with it the job."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another producer has taken over the job; if none runs any more, start this one again"
+        )
+
+
+class Transactions:
+    """One transaction after the other: `begin`, `add` what is in it, `commit`.
+
+    The records of the open one are kept until it is committed, so that after an error they are
+    published again from memory. Leaving the context aborts what is open.
+
+    Every method may raise:
+        EnvironmentFault: Kafka stayed away for `OUTAGE_SECONDS`, refuses for good, or another
+            producer has the transactional id now.
+        KeyboardInterrupt: asked to stop; what was not committed then is not published, or, where
+            Kafka does not say, is settled when the id is used again.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        transactional_id: str,
+        *,
+        pulse: Pulse,
+        ended: Callable[[str], None],
+    ) -> None:
+        """Touch nothing yet; `ended` is told `committed` or `aborted` of each."""
+        self._connection = connection
+        self._id = transactional_id
+        self._pulse = pulse
+        self._ended = ended
+        self._producer = self._make()
+        self._open = False
+        self._begun = 0.0
+        self._records: list[tuple[str, bytes, bytes]] = []
+        self._broken: KafkaError | None = None
+        self.size = 0
+        """Bytes in the open transaction."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self._abandon()
+
+    def start(self) -> None:
+        """Take the transactional id: whoever had it is fenced, and what it left open is aborted."""
+        try:
+            self._call(self._producer.init_transactions, self._pulse.deadline(OUTAGE_SECONDS))
+        except KafkaException as error:
+            raise self._fault(error.args[0]) from None
+
+    def begin(self) -> None:
+        """Begin one; there is none open."""
+        self._begin()
+
+    def add(self, topic: str, key: bytes, value: bytes) -> None:
+        """Publish a record in the open one."""
+        self._records.append((topic, key, value))
+        self.size += len(key) + len(value)
+        if self._broken is None:
+            self._produce(topic, key, value)
+
+    def commit(self, settled: Callable[[], bool]) -> None:
+        """Commit the open one; return when that is done.
+
+        Args:
+            settled: called where Kafka gave the transaction up, or may have committed it without
+                saying so: says which, from what is on the topics, or raises if somebody else has
+                gone on from there.
+        """
+        deadline = self._pulse.deadline(OUTAGE_SECONDS)
+        while True:
+            try:
+                self._check_whole()
+                self._call(self._producer.commit_transaction, deadline)
+                break
+            except KafkaException as error:
+                self._ended("aborted")
+                if self._recover(error.args[0], deadline, settled):
+                    break
+                self._begin()
+                for record in self._records:
+                    self._produce(*record)
+        self._open = False
+        self._records.clear()
+        self.size = 0
+        self._ended("committed")
+
+    def _make(self) -> Producer:
+        settings = self._connection.settings
+        # A batch that is longer than a row may be is more than the topic takes.
+        batch = {"batch.size": min(_BATCH_BYTES, settings.max_message_bytes)}
+        return make_producer(
+            self._connection, transactional_id=self._id, extra=batch | settings.properties
+        )
+
+    def _begin(self) -> None:
+        self._broken = None
+        self._begun = self._pulse.clock()
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            # It has the reason of an earlier one; committing will bring it up.
+            self._broken = error.args[0]
+        self._open = True
+
+    def _produce(self, topic: str, key: bytes, value: bytes) -> None:
+        deadline: Deadline | None = None
+        while True:
+            try:
+                self._producer.produce(topic, value, key)
+                return
+            except BufferError:
+                deadline = deadline or self._pulse.deadline(OUTAGE_SECONDS)
+                self._producer.poll(_SLICE)
+                self._pulse.check()
+                if deadline.passed:
+                    raise self._connection.fault() from None
+            except KafkaException as error:
+                self._broken = error.args[0]
+                return
+
+    def _check_whole(self) -> None:
+        if self._broken is not None:
+            raise KafkaException(self._broken)
+
+    def _recover(self, error: KafkaError, deadline: Deadline, settled: Callable[[], bool]) -> bool:
+        """After an error: whether the transaction was committed all the same."""
+        _log.warning("a transaction failed: %s", error.str())
+        if not error.fatal():
+            try:
+                self._call(self._producer.abort_transaction, deadline)
+            except KafkaException as worse:
+                error = worse.args[0]
+            else:
+                self._open = False
+                self._pause(error, deadline)
+                return False
+        if error.code() not in _FENCED or self._pulse.clock() - self._begun < TRANSACTION_SECONDS:
+            raise self._fault(error)
+        # Open for so long, Kafka gives a transaction up, and its producer with it. Somebody else
+        # may have come in its place: looked for first, since taking the id back fences them.
+        self._open = False
+        settled()
+        self._producer = self._make()
+        self.start()
+        return settled()
+
+    def _pause(self, error: KafkaError, deadline: Deadline) -> None:
+        if error.code() in _HOPELESS or deadline.passed:
+            raise self._fault(error)
+        self._pulse.wait(_PAUSE)
+
+    def _call(self, what: Callable[[float], Any], deadline: Deadline) -> None:
+        """Call `what`, again for as long as that can help.
+
+        Raises:
+            KafkaException: it cannot.
+        """
+        grace: Deadline | None = None
+        while True:
+            try:
+                what(_SLICE)
+                return
+            except KafkaException as error:
+                found: KafkaError = error.args[0]
+                if not found.retriable() or found.fatal() or found.txn_requires_abort():
+                    raise
+                self._producer.poll(_REST)  # brings up what is wrong with the connection
+                if deadline.passed:
+                    raise self._fault(found) from None
+            self._pulse.beat()
+            if self._pulse.stopping:
+                grace = grace or self._pulse.deadline(CLOSING_SECONDS)
+                if grace.passed:
+                    raise KeyboardInterrupt
+
+    def _abandon(self) -> None:
+        """Abort, if that can be had soon; else Kafka does, after `TRANSACTION_SECONDS`."""
+        self._open = False
+        try:
+            self._producer.abort_transaction(CLOSING_SECONDS)
+            self._ended("aborted")
+        except KafkaException as error:
+            _log.info("a transaction is left to Kafka to abort: %s", error.args[0].str())
+
+    def _fault(self, error: KafkaError) -> EnvironmentFault:
+        if error.code() in _FENCED:
+            return TakenOver()
+        if error.code() in _AWAY:
+            return self._connection.fault(error)
+        where = self._connection.settings.bootstrap_servers
+        return EnvironmentFault(f"Kafka at {where} does not take the rows: {error.str()}")
