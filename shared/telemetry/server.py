@@ -87,6 +87,7 @@ def _fault(settings: TelemetrySettings, port: int, error: OSError) -> Environmen
 class _Server(ThreadingHTTPServer):
     # Joined when the server is closed, which `hang_up` keeps from taking long.
     daemon_threads = False
+    request_queue_size = _MOST_REQUESTS
 
     def __init__(self, host: str, port: int, metrics: Metrics, health: Health) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
