@@ -93,4 +93,6 @@ def new_nodes(count: int) -> list[Node]:
 
 def new_cluster_id() -> str:
     """What Kafka takes as the name of a cluster: a random UUID in base64url."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # One in 64 would be taken for an option of the tool that it is an argument of.
+    return new_cluster_id() if name.startswith("-") else name

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from deploy import local
+from deploy.local.broker import new_cluster_id
 from deploy.local.ports import listens
 from tests.fetching import wait_until
 from tests.services import had
@@ -195,6 +196,13 @@ def test_three_brokers_lose_any_one_and_nothing_else() -> None:
 def in_sync(kafka: local.Kafka, topic: str) -> set[int]:
     metadata = AdminClient(client(kafka)).list_topics(topic, timeout=20)
     return set(metadata.topics[topic].partitions[0].isrs)
+
+
+def test_name_of_a_cluster_is_never_taken_for_an_option() -> None:
+    names = {new_cluster_id() for _ in range(1_000)}
+    assert len(names) == 1_000
+    assert {len(name) for name in names} == {22}
+    assert not [name for name in names if name.startswith("-")]
 
 
 def test_given_folder_is_kept_for_the_next_start(tmp_path: Path) -> None:
