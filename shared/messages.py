@@ -213,9 +213,11 @@ class CsvFormat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
-    terminator: Literal["\n", "\r\n", "\r"] = "\n"
-    bom: bool = False
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
+        default=",", description="between cells"
+    )
+    terminator: Literal["\n", "\r\n", "\r"] = Field(default="\n", description="after a row")
+    bom: bool = Field(default=False, description="whether it begins with a byte order mark")
     header_raw: str | None = Field(
         default=None,
         description="the header's exact text, where writing its cells plainly would give another",
@@ -254,7 +256,7 @@ class JobMessage(_Message):
     rows: int | None = Field(
         default=None, ge=0, description="how many there are, `rows_published` then; once closed"
     )
-    state: JobState
+    state: JobState = Field(description="whether more rows may come")
     created_at: AwareDatetime = Field(description="when its first message was published")
 
     @model_validator(mode="after")

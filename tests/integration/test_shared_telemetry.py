@@ -20,7 +20,9 @@ from tests.fetching import wait_until
 SECONDS = 10.0
 
 
-def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **options):
+def ask(
+    port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **options
+) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False  # no proxy of the developer's
         return session.request(method, f"http://{host}:{port}{path}", timeout=SECONDS, **options)
