@@ -1,0 +1,109 @@
+"""Connections to PostgreSQL, and why one cannot be had, in one line without a password."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from pydantic import SecretStr
+
+from pairscore.errors import EnvironmentFault, SettingsError
+from shared.shutdown import Deadline
+
+SETTING: Final = "setting PAIRSCORE_POSTGRES_URL"
+START_SECONDS: Final = 15.0
+"""How long a start waits for a server that does not listen yet."""
+
+_TRY_SECONDS: Final = 5
+_PAUSE_SECONDS: Final = 0.5
+# A server that is gone without a word is found out, even where nothing is being sent.
+_DEFAULTS: Final = {
+    "connect_timeout": str(_TRY_SECONDS),
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+_COMING_UP: Final = ("starting up", "shutting down", "recovery")
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class Address:
+    """Where a database is, from a URL of libpq's; its text is without the password."""
+
+    def __init__(self, url: SecretStr) -> None:
+        """Read the URL; nothing is connected.
+
+        Raises:
+            SettingsError: it is none.
+        """
+        try:
+            given = conninfo_to_dict(url.get_secret_value())
+        except psycopg.ProgrammingError:
+            # What libpq says of it quotes it, password and all.
+            raise SettingsError(
+                f"{SETTING}: it cannot be read as a database's address; write it as "
+                "postgresql://user:password@host:5432/database"
+            ) from None
+        self._parameters: dict[str, Any] = {**_DEFAULTS, **given, "client_encoding": "utf8"}
+        host = given.get("host") or given.get("hostaddr") or "the default host"
+        port = f":{given['port']}" if given.get("port") else ""
+        database = f"/{given['dbname']}" if given.get("dbname") else ""
+        self._where = f"{host}{port}{database}"
+
+    def __str__(self) -> str:
+        return f"PostgreSQL at {self._where}"
+
+    def connect(self, name: str) -> Connection:
+        """Connect once; every statement is a transaction of its own unless one is begun.
+
+        `name` is what the server's list of sessions says of this one.
+
+        Raises:
+            psycopg.OperationalError: that was not possible.
+        """
+        connection = psycopg.connect(
+            **{"application_name": name, **self._parameters}, autocommit=True
+        )
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection.execute("SET TIME ZONE 'UTC'")
+        return connection
+
+    def connect_at_start(
+        self,
+        name: str,
+        seconds: float = START_SECONDS,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> Connection:
+        """Connect; wait a little for a server that does not listen yet, for none that refuses.
+
+        Raises:
+            EnvironmentFault: it cannot be reached, or refuses.
+        """
+        deadline = Deadline(seconds, clock)
+        while True:
+            try:
+                return self.connect(name)
+            except psycopg.OperationalError as error:
+                said = one_line(error)
+                refuses = "FATAL" in said and not any(word in said for word in _COMING_UP)
+                if refuses or deadline.passed:
+                    raise self.fault(error) from None
+            pause(min(_PAUSE_SECONDS, deadline.left()))
+
+    def fault(self, error: psycopg.Error) -> EnvironmentFault:
+        """That it cannot be worked with, and what the server or libpq says of it."""
+        return EnvironmentFault(
+            f"{SETTING}: {self} cannot be used: {one_line(error)}; start it, or correct the "
+            "address, the user or the password"
+        )
+
+
+def one_line(error: psycopg.Error) -> str:
+    """What an error says, the hints below it included; psycopg puts no password into it."""
+    return " ".join(str(error).split())

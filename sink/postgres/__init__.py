@@ -1,0 +1,1 @@
+"""The Postgres sink: outcomes become rows of a table, by as many sinks at once as is liked."""

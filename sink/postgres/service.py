@@ -1,0 +1,56 @@
+"""`python -m sink postgres`: everything put together."""
+
+from contextlib import closing
+from typing import Final
+
+from pairscore.errors import SettingsError
+from shared.clients import Connection, connect, make_admin
+from shared.results.postgres import Address
+from shared.settings import SinkSettings
+from shared.topics import Topics, check_topics
+from sink.csv.topics import TopicWatch
+from sink.intake import Intake
+from sink.postgres.group import GroupSource
+from sink.postgres.holdings import Holdings
+from sink.postgres.store import PostgresStore
+from sink.running import make_loop, run_loop, surroundings
+
+NAME: Final = "sink postgres"
+_OF_THE_STALL: Final = 0.75
+"""A statement may take this part of the time after which the watchdog ends the process."""
+
+
+def serve_postgres(settings: SinkSettings) -> int:
+    """Store outcomes in the database until asked to end; the exit code.
+
+    Raises:
+        PairscoreError: it cannot begin, or cannot go on.
+    """
+    if settings.postgres_url is None:
+        raise SettingsError(
+            "setting PAIRSCORE_POSTGRES_URL: the Postgres sink needs it: "
+            "postgresql://user:password@host:5432/database"
+        )
+    topics = Topics.of(settings.kafka)
+    holdings, intake = Holdings(), Intake(topics)
+    store = PostgresStore(
+        Address(settings.postgres_url),
+        topics,
+        holdings,
+        statement_seconds=settings.sink.stall_seconds * _OF_THE_STALL,
+    )
+    with closing(store):
+        store.begin()
+        connection = Connection(settings.kafka)
+        admin = make_admin(connection)
+        check_topics(settings.kafka, connect(connection, admin), (topics.scores, topics.jobs))
+        watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
+        with (
+            surroundings(settings, NAME) as around,
+            closing(
+                GroupSource(connection, topics, watch, store, holdings, intake.forget)
+            ) as source,
+        ):
+            source.begin()
+            loop = make_loop(settings, around, source, intake, store)
+            return run_loop(settings, around, loop, NAME)
