@@ -5,6 +5,7 @@ the settings refuse them.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ OVERHEAD_BYTES: Final = 65_536
 _log = logging.getLogger(__name__)
 _REPEAT_SECONDS: Final = 10.0
 _REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+# How librdkafka hints at a listener that speaks another protocol than is spoken to it.
+_SECURITY: Final = re.compile(r"\b(SSL|SASL|security\.protocol)\b")
 
 
 class _NotTwice(logging.Filter):
@@ -90,13 +93,13 @@ class Connection:
     def fault(self, error: KafkaError | None = None) -> EnvironmentFault:
         """Why Kafka cannot be worked with, in one line that names the setting."""
         where = self.settings.bootstrap_servers
-        if self.refused is not None:
+        why = self.refused or self.last or error
+        said = f" ({_reason(why)})" if why is not None else ""
+        if self.refused is not None or _SECURITY.search(said):
             return EnvironmentFault(
-                f"setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {where} refused the connection "
-                f"({self.refused.str()}); check security.protocol, the user and the password in it"
+                f"setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {where} refused the connection"
+                f"{said}; check security.protocol, the user and the password in it"
             )
-        why = self.last or error
-        said = f" ({why.str()})" if why is not None else ""
         return EnvironmentFault(
             f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {where}{said};"
             " start one, or correct the address"
@@ -150,8 +153,12 @@ def make_consumer(
         "fetch.message.max.bytes": 1_048_576,
         "queued.max.messages.kbytes": 65_536,
     }
-    if settings.group_protocol == "classic":
-        config["partition.assignment.strategy"] = "cooperative-sticky"
+    # By topic: an assignor that only counts partitions gives all of `pairs` to one member and the
+    # retry tiers to another. It also lets the rows of one URL meet in one member, retries included.
+    if settings.group_protocol == "consumer":
+        config["group.remote.assignor"] = "range"
+    else:
+        config["partition.assignment.strategy"] = "range"
         config.setdefault("session.timeout.ms", 10_000)
         config.setdefault("heartbeat.interval.ms", 2_000)
     return _made(connection, Consumer, {**config, **(extra or {})})
@@ -220,6 +227,12 @@ def end_offsets(
     asked = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}
     futures = admin.list_offsets(asked, isolation_level=level, request_timeout=seconds)
     return {(p.topic, p.partition): f.result(seconds).offset for p, f in futures.items()}
+
+
+def _reason(error: KafkaError) -> str:
+    """What librdkafka says, without which broker and when, in one line."""
+    text = re.sub(r"^(?:\w+://)?[^ ]+/(?:bootstrap|\d+): ", "", error.str())
+    return " ".join(re.sub(r" \(after \d+ms in state \w+\)", "", text).split())
 
 
 def _made(connection: Connection, kind: Callable[[Config], Client], config: Config) -> Client:

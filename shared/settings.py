@@ -4,11 +4,13 @@ A variable of that prefix that no service knows is a mistake, and is said; one t
 knows is not, since they are often set for all of them at once.
 """
 
+import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
 from pairscore.errors import SettingsError
@@ -26,6 +28,7 @@ RESERVED: Final = frozenset(
         "enable.partition.eof",
         "group.id",
         "group.protocol",
+        "group.remote.assignor",
         "isolation.level",
         "message.max.bytes",
         "metadata.broker.list",
@@ -37,10 +40,32 @@ RESERVED: Final = frozenset(
 )
 
 
-def _properties(value: dict[str, str]) -> dict[str, str]:
+# What Kubernetes puts into every pod for a service called pairscore or pairscore-something.
+_SERVICE_LINK: Final = re.compile(
+    r"[A-Z0-9_]*_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+)
+
+
+def _properties(value: object) -> dict[str, str]:
+    # A value that cannot be used is not quoted: it may be a password.
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict):
+        raise ValueError('must be JSON such as {"security.protocol": "SSL"}')
     for name in sorted(RESERVED & value.keys()):
         raise ValueError(f"the property {name} is pairscore's own to set; leave it out")
-    return value
+    return {str(name): _property(str(name), item) for name, item in value.items()}
+
+
+def _property(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"the property {name} must be a text, a number, true or false")
 
 
 def _delays(value: object) -> tuple[int, ...]:
@@ -89,8 +114,9 @@ class KafkaSettings(BaseModel):
         default=(5, 60, 600),
         description="seconds of the retry tiers; `none`: a worker asks again at once, by itself",
     )
-    properties: Annotated[dict[str, str], AfterValidator(_properties)] = Field(
+    properties: Annotated[dict[str, str], NoDecode, BeforeValidator(_properties)] = Field(
         default={},
+        repr=False,
         json_schema_extra=SECRET,
         description="any property of librdkafka, as JSON: TLS, SASL and the like",
     )
@@ -116,7 +142,9 @@ class ProducerOptions(BaseModel):
 
     model_config = GROUP
 
-    transaction_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="rows in one")
+    transaction_rows: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="rows in one transaction"
+    )
     transaction_seconds: float = Field(
         default=1.0, gt=0, le=20, description="longest time before rows can be seen"
     )
@@ -141,10 +169,11 @@ class WorkerOptions(BaseModel):
         default=2_000, ge=1, le=100_000, description="finished rows that are published at once"
     )
     in_flight: int = Field(
-        default=2_048,
+        default=8_192,
         ge=1,
         le=1_000_000,
-        description="rows in the scorer at once; the others of the window wait, urgent ones first",
+        description="rows in the scorer at once, at most; it has what it can do in 4 seconds, and "
+        "the others of the window wait, urgent ones first",
     )
     window_bytes: int = Field(
         default=256_000_000, ge=1_000_000, description="of messages that are being worked on"
@@ -237,9 +266,16 @@ def read_service_settings(
         for name in os.environ
         if name.upper().startswith(ENV_PREFIX)
         and name[len(ENV_PREFIX) :].split("__")[0].lower() not in known
+        and not _is_service_link(name, os.environ[name])
     )
     if unknown:
         raise SettingsError(
             f"setting {unknown[0]}: there is no such setting; docs/reference.md has them all"
         )
     return read_settings(kind, overrides, option_names=option_names)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://")):
+        return True
+    return _SERVICE_LINK.fullmatch(name) is not None

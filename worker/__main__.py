@@ -107,7 +107,9 @@ def run(
             consumer=consumer,
             transactions=make_transactions(producer, consumer),
             ledger=ledger or Ledger(),
-            scoring=Scoring(scorer, settings.worker.in_flight),
+            scoring=Scoring(
+                scorer, least=4 * settings.fetch.concurrency, most=settings.worker.in_flight
+            ),
             parking=Parking(),
             backpressure=Backpressure(
                 limit=settings.window,

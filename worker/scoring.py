@@ -3,17 +3,21 @@
 The scorer's threads only put outcomes into a queue, which holds at most what was handed over.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Final, Protocol
 
 from pairscore.pair import Outcome, Pair
 from shared.messages import PairMessage
 from worker.ledger import Record
 from worker.publication import Publication
+
+HORIZON: Final = 4.0
+_MEASURE_SECONDS: Final = 1.0
 
 
 class Scorer(Protocol):
@@ -42,11 +46,28 @@ class Task:
 
 
 class Scoring:
-    """Keeps at most `limit` rows in the scorer; the others wait here, urgent ones in front."""
+    """Keeps some rows in the scorer; the others wait here, urgent ones in front.
 
-    def __init__(self, scorer: Scorer, limit: int) -> None:
+    What is in the scorer can neither be overtaken nor taken back, when it turns out that a
+    partition has moved or the process is to end: so as many are there as it finishes in
+    `HORIZON` seconds, at least `least`, with which it can do its best, and at most `most`.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        least: int,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._scorer = scorer
-        self._limit = limit
+        self._least = min(least, most)
+        self._most = most
+        self._limit = self._least
+        self._clock = clock
+        self._measured_at = clock()
+        self._counted = 0
         self._urgent: deque[Task] = deque()
         self._others: deque[Task] = deque()
         self._finished: SimpleQueue[tuple[Task, Future[Outcome]]] = SimpleQueue()
@@ -71,6 +92,7 @@ class Scoring:
 
         Rows of records that are not current any more are dropped: they are somebody else's.
         """
+        self._measure()
         for queue in (self._urgent, self._others):
             while queue and self._in_flight < self._limit:
                 task = queue.popleft()
@@ -93,9 +115,18 @@ class Scoring:
                 task, future = self._finished.get(timeout=seconds) if seconds else self._next()
                 seconds = 0.0
                 self._in_flight -= 1
+                self._counted += 1
                 yield task, future.result()
         except Empty:
             return
+
+    def _measure(self) -> None:
+        seconds = self._clock() - self._measured_at
+        if seconds >= _MEASURE_SECONDS:
+            wanted = round(self._counted / seconds * HORIZON)
+            self._limit = max(self._least, min(self._most, wanted))
+            self._measured_at += seconds
+            self._counted = 0
 
     def _submit(self, task: Task) -> None:
         self._in_flight += 1

@@ -1,0 +1,199 @@
+"""Workers without a model against a real broker: what Kafka and the worker's loop cost.
+
+`python -m benchmarks.worker ROWS --bootstrap ADDRESS [--scorer instant|SECONDS] [--workers N]`
+prints one line of JSON. With `--window` the rate is that of so many seconds after all workers have
+partitions; else it is that of all rows, from the first score to the last.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from shared.clients import Connection, connect, end_offsets, make_admin, make_consumer
+from shared.messages import PairMessage, key_of
+from shared.settings import KafkaSettings
+from shared.topics import Topics, create_topics
+
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to measure."""
+
+    rows: int
+    bootstrap: str
+    scorer: str
+    workers: int
+    window: float | None
+
+
+def measure(options: Options) -> dict[str, float]:
+    """Fill `pairs`, run the workers, count the scores that a read_committed reader sees."""
+    prefix = f"bench-{uuid.uuid4().hex[:8]}."
+    settings = KafkaSettings(bootstrap_servers=options.bootstrap, topic_prefix=prefix)
+    connection = Connection(settings)
+    admin = make_admin(connection)
+    create_topics(settings, admin, connect(connection, admin))
+    topics = Topics.of(settings)
+    fill(options.bootstrap, topics.pairs, options.rows)
+    environment = {
+        **os.environ,
+        "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": options.bootstrap,
+        "PAIRSCORE_KAFKA__TOPIC_PREFIX": prefix,
+        "PAIRSCORE_TELEMETRY__PORT": "0",
+    }
+    command = [sys.executable, "-m", "benchmarks.worker_process", options.scorer]
+    workers = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        for _ in range(options.workers)
+    ]
+    partitions = [(topics.scores, number) for number in range(settings.partitions)]
+    try:
+        if options.window is not None:
+            _wait_for_all(admin, prefix, options.workers)
+            time.sleep(2)
+            begin, started = sum(end_offsets(admin, partitions, committed=True).values()), _now()
+            time.sleep(options.window)
+            end, ended = sum(end_offsets(admin, partitions, committed=True).values()), _now()
+            rows, seconds = _records(connection, partitions, begin, end), ended - started
+        else:
+            _wait_for_rows(admin, partitions, options.rows)
+            rows, seconds = _span(connection, partitions)
+        usage = [psutil.Process(worker.pid) for worker in workers]
+        cpu = sum(sum(each.cpu_times()[:2]) for each in usage)
+        peak = max(_peak(worker.pid) for worker in workers)
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait(60)
+        admin.delete_topics(list(topics.all))
+    return {
+        "rows": rows,
+        "seconds": seconds,
+        "rows_per_second": rows / seconds,
+        "cpu_seconds": cpu,
+        "peak_rss_mb": peak / 1e6,
+    }
+
+
+def fill(bootstrap: str, topic: str, rows: int) -> None:
+    """Publish rows of some 400 bytes, as a CSV of two columns gives them."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 500_000,
+        }
+    )
+    url, caption = "https://example.org/images/000000.jpg", "a caption of some words, number 0"
+    pair = PairMessage(
+        job="bench", row=0, url=url, caption=caption, columns=(url, caption), width=2,
+        created_at=datetime.now(UTC),
+    )  # fmt: skip
+    for row in range(rows):
+        url = f"https://example.org/images/{row:06}.jpg"
+        message = pair.model_copy(update={"row": row, "url": url, "columns": (url, caption)})
+        producer.produce(topic, key=key_of(url), value=message.encode())
+        if row % 10_000 == 0:
+            producer.poll(0)
+            if row % 100_000 == 0:
+                producer.flush()
+    producer.flush()
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+def _wait_for_rows(admin: AdminClient, partitions: list[tuple[str, int]], rows: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS + rows / 1_000
+    while sum(end_offsets(admin, partitions, committed=True).values()) < rows:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the workers do not come to an end")
+        time.sleep(0.5)
+
+
+def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        groups = admin.describe_consumer_groups([f"{prefix}worker"])
+        members = groups[f"{prefix}worker"].result(10).members
+        if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
+            return
+        time.sleep(0.5)
+    raise TimeoutError("the workers do not all get partitions")
+
+
+def _span(connection: Connection, partitions: list[tuple[str, int]]) -> tuple[int, float]:
+    """How many scores there are, and the seconds from the first one to the last."""
+    stamps: list[int] = []
+    for message in _read(connection, partitions):
+        stamps.append(message.timestamp()[1])
+    return len(stamps), (max(stamps) - min(stamps)) / 1000
+
+
+def _records(
+    connection: Connection, partitions: list[tuple[str, int]], begin: int, end: int
+) -> int:
+    """How many of the offsets between two sums are scores: a transaction's end is one too."""
+    scores = sum(1 for _ in _read(connection, partitions))
+    offsets = sum(_ends(connection, partitions))
+    return round((end - begin) * scores / offsets)
+
+
+def _ends(connection: Connection, partitions: list[tuple[str, int]]) -> list[int]:
+    return list(end_offsets(make_admin(connection), partitions, committed=True).values())
+
+
+def _read(connection: Connection, partitions: list[tuple[str, int]]) -> list[Message]:
+    consumer: Consumer = make_consumer(
+        connection, group="bench-reader", extra={"enable.partition.eof": True}
+    )
+    consumer.assign([TopicPartition(*each, 0) for each in partitions])
+    found: list[Message] = []
+    left = set(partitions)
+    while left:
+        for message in consumer.consume(10_000, 0.5):
+            if message.error() is not None:
+                left.discard((str(message.topic()), message.partition() or 0))
+            else:
+                found.append(message)
+    consumer.close()
+    return found
+
+
+def _peak(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=int)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--scorer", default="instant")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--window", type=float, default=None)
+    options = parser.parse_args()
+    print(json.dumps(measure(Options(**vars(options)))))
+
+
+if __name__ == "__main__":
+    main()
