@@ -153,7 +153,8 @@ class Spool:
             if free <= _KEPT_FREE_PAGES:
                 return False
             pages = min(_VACUUM_PAGES, free - _KEPT_FREE_PAGES)
-            self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            # It frees a page a step, of which `execute` makes one only.
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
             return True
 
     def _counts(self, job: int) -> tuple[tuple[str, str, int], ...]:
