@@ -67,9 +67,8 @@ def up(brokers: int, *, with_redis: bool, with_postgres: bool) -> NoReturn:
     """
     services: dict[str, Service] = {}
     with contextlib.ExitStack() as stack:
-        had = stack.enter_context(kafka(brokers))
-        services["Kafka"] = had
-        _export(cluster.ADDRESS, had.bootstrap_servers)
+        services["Kafka"] = broker = stack.enter_context(kafka(brokers))
+        _export(cluster.ADDRESS, broker.bootstrap_servers)
         if with_redis:
             services["Redis"] = cache = stack.enter_context(redis())
             _export(redis_server.ADDRESS, cache.url)

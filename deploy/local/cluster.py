@@ -84,12 +84,12 @@ def _contained(brokers: int) -> Iterator[Kafka]:
     # On the same port inside, for the broker reaches itself by its advertised address.
     properties = {**listeners(node, [node], host="0.0.0.0"), **behaviour(1)}  # noqa: S104
     variables = {f"KAFKA_{name.upper().replace('.', '_')}": properties[name] for name in properties}
-    heap = {"KAFKAHEAP_OPTS": HEAP, "CLUSTER_ID": new_cluster_id()}
+    variables |= {"KAFKA_HEAP_OPTS": HEAP, "CLUSTER_ID": new_cluster_id()}
     with container(
         "kafka",
         IMAGE,
         ports={node.port: node.port},
-        variables={**variables, **heap},
+        variables=variables,
         answers=lambda: takes_part(node),
     ):
         yield Kafka(node.address, "docker")

@@ -105,7 +105,7 @@ class Server:
         """End it in good order, or after STOP_SECONDS anyhow."""
         if not self.running:
             return
-        self._known.send_signal(self._stop_signal)
+        _send(self._known, self._stop_signal)
         self.resume()
         if not until(lambda: not self.running, STOP_SECONDS):
             self.kill()
