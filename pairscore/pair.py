@@ -80,7 +80,8 @@ class Score:
 class Failure:
     """An outcome with a reason; `detail` is one short line for people, and may be empty.
 
-    `retry_after` is how many seconds the server asked to be left alone, where it did.
+    `retry_after` is how many seconds the server asked to be left alone, where it did. `deferred`
+    says that nobody was asked, because its host's turn did not come in time.
     """
 
     reason: Reason
@@ -89,6 +90,7 @@ class Failure:
     image_sha256: str | None = None
     retryable: bool = False
     retry_after: float | None = None
+    deferred: bool = False
 
     @property
     def error(self) -> str:

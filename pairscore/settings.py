@@ -126,6 +126,14 @@ class FetchSettings(BaseModel):
         le=3600,
         description="longest silence inside a response; until it begins only `timeout` counts",
     )
+    queue_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        le=86_400,
+        description="longest wait for a host that is asked as often as it may be; then a row is "
+        "deferred to a retry tier, without counting as an attempt; default: in a worker as "
+        "`timeout`, elsewhere none",
+    )
     attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
     backoff_base: float = Field(default=0.5, ge=0, le=3600)
     backoff_cap: float = Field(default=30.0, ge=0, le=3600)

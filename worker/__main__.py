@@ -157,7 +157,9 @@ def _of_one_attempt(settings: WorkerSettings) -> Settings:
     """The scorer's settings: further attempts are the retry tiers' to make."""
     own = {name: getattr(settings, name) for name in Settings.model_fields}
     if settings.kafka.retry_delays:
-        own["fetch"] = settings.fetch.model_copy(update={"attempts": 1})
+        fetch = settings.fetch
+        patience = fetch.queue_timeout or fetch.timeout
+        own["fetch"] = fetch.model_copy(update={"attempts": 1, "queue_timeout": patience})
     return Settings.model_construct(**own)
 
 

@@ -5,9 +5,9 @@ Pure: the clock is the caller's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pairscore.pair import Failure, Outcome
 from shared.clients import OVERHEAD_BYTES
@@ -16,6 +16,7 @@ from shared.messages import PairMessage, Rejection, ScoreMessage, key_of
 from shared.settings import KafkaSettings
 from shared.topics import RetryTier, Topics
 
+LONGEST_DEFERRAL: Final = timedelta(days=1)
 Headers: TypeAlias = tuple[tuple[str, str | bytes | None], ...]
 
 
@@ -67,9 +68,10 @@ class Publisher:
     def outcome(self, pair: PairMessage, outcome: Outcome, now: datetime) -> Publication:
         """A retry where the outcome is a failure that may pass and attempts are left; else it."""
         if isinstance(outcome, Failure):
-            tier = next_tier(pair, outcome, self._topics.retries, self._attempts)
+            tier = next_tier(pair, outcome, self._topics.retries, self._attempts, now)
             if tier is not None:
-                again = pair.model_copy(update={"attempt": pair.attempt + 1})
+                counted = 0 if outcome.deferred else 1
+                again = pair.model_copy(update={"attempt": pair.attempt + counted})
                 return Publication(
                     Kind.RETRY, str(tier.delay), tier.topic, key_of(pair.url), again.encode()
                 )
@@ -105,14 +107,24 @@ class Publisher:
 
 
 def next_tier(
-    pair: PairMessage, failure: Failure, tiers: Sequence[RetryTier], attempts: int
+    pair: PairMessage,
+    failure: Failure,
+    tiers: Sequence[RetryTier],
+    attempts: int,
+    now: datetime,
 ) -> RetryTier | None:
     """Where a failed row is to wait for its next attempt; None if the failure is its outcome.
 
     The tier of the attempt's number (the last one again where there are fewer), or a slower one
-    where the server asked to be left alone for longer.
+    where the server asked to be left alone for longer. A row that nobody was asked for may be
+    deferred for a day.
     """
-    if not failure.retryable or pair.attempt >= attempts or not tiers:
+    if not failure.retryable or not tiers:
+        return None
+    if failure.deferred:
+        if now - pair.created_at > LONGEST_DEFERRAL:
+            return None
+    elif pair.attempt >= attempts:
         return None
     index = min(pair.attempt - 1, len(tiers) - 1)
     asked = failure.retry_after or 0.0

@@ -87,6 +87,10 @@ class Fetcher:
         self._idle: list[Transfer] = []
         self._running: dict[object, tuple[Transfer, Request]] = {}
         self._next_look = 0.0
+        # Runs while there is room for a transfer, so that only their hosts keep requests waiting.
+        self._host_clock = 0.0
+        self._room_since: float | None = None
+        self._next_deferral = 0.0
         self._unconsumed = 0
         self._buffered = 0
         self._closing = False
@@ -127,6 +131,7 @@ class Fetcher:
                 for handle, code, message in self._loop.turn(self._next_due()):
                     self._end(handle, code, message)
                 self._give_up_silent()
+                self._defer_late()
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
@@ -152,6 +157,7 @@ class Fetcher:
             self._wait_for_turn(heapq.heappop(self._later)[2])
 
     def _wait_for_turn(self, request: Request) -> None:
+        request.queued_at = self._host_clock
         self._queues.put(request.target.host, request)
 
     def _next_due(self) -> float:
@@ -167,11 +173,32 @@ class Fetcher:
         ):
             request = self._queues.take()
             if request is None:
+                self._room_since = self._clock()
                 return
             transfer = self._idle.pop() if self._idle else self._new_transfer()
             transfer.start(request.target.text, self._settings.timeout - request.seconds)
             self._running[transfer.handle] = (transfer, request)
             self._loop.add(transfer.handle)
+
+    def _defer_late(self) -> None:
+        """Let go of what waits for a slow host for too long; pools that are full are no reason."""
+        limit = self._settings.queue_timeout
+        if self._room_since is not None:
+            now = self._clock()
+            self._host_clock += now - self._room_since
+            self._room_since = None
+        if limit is None or self._host_clock < self._next_deferral:
+            return
+        self._next_deferral = self._host_clock + min(_LOOK_FOR_SILENCE, limit / 4)
+        for request in self._queues.expire(lambda r: self._host_clock - r.queued_at > limit):
+            request.done(
+                Failure(
+                    Reason.TIMEOUT,
+                    f"{request.target.host} is too slow for all its rows",
+                    retryable=True,
+                    deferred=True,
+                )
+            )
 
     def _new_transfer(self) -> Transfer:
         return Transfer(

@@ -27,10 +27,11 @@ class Request:
     """Asks for `url` until `done` is called with the result.
 
     `target` is what to ask for now: `url`, or where it has led. `attempts` counts this one;
-    `seconds` is how long it has taken so far, without the waiting for turns.
+    `seconds` is how long it has taken so far, without the waiting for turns. `queued_at` is when it
+    began to wait for its host, by the clock of such waits.
     """
 
-    __slots__ = ("_redirects", "attempts", "done", "seconds", "target", "url")
+    __slots__ = ("_redirects", "attempts", "done", "queued_at", "seconds", "target", "url")
 
     def __init__(self, url: Url, done: Callable[[FetchResult], None]) -> None:
         self.url = url
@@ -38,6 +39,7 @@ class Request:
         self.target = url
         self.attempts = 1
         self.seconds = 0.0
+        self.queued_at = 0.0
         self._redirects = 0
 
     def follow(self, location: str, seconds: float, limit: int) -> Failure | None:

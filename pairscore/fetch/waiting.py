@@ -4,6 +4,7 @@ Pure bookkeeping without threads or a clock; the fetch thread owns it.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -40,6 +41,15 @@ class HostQueues(Generic[T]):
         item = state.waiting.popleft()
         self._update(host, state)
         return item
+
+    def expire(self, is_late: Callable[[T], bool]) -> Iterator[T]:
+        """Give and forget what is late and waits only because its host is asked too often."""
+        for host, state in list(self._hosts.items()):
+            if host in self._runnable:
+                continue
+            while state.waiting and is_late(state.waiting[0]):
+                yield state.waiting.popleft()
+            self._update(host, state)
 
     def finished(self, host: str) -> None:
         """A request that was taken for `host` is over."""

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pairscore import __version__
-from pairscore.pair import Reason
+from pairscore.pair import Failure, Reason
 from tests.fetching import DEADLINE, Fetching, fetched, results, wait_until
 from tests.hostile_server import HostileServer, behind, redirect, reply
 
@@ -147,6 +147,33 @@ def test_a_slow_host_does_not_hold_up_the_others(server):
 
 
 @several_hosts
+def test_what_waits_too_long_for_a_slow_host_is_deferred_and_nothing_else(server):
+    gate = server.gate()
+    slow = [server.on(f"/slow{n}", behind(gate, reply(200, b"x"))) for n in range(4)]
+    with HostileServer() as other, Fetching(per_host=2, queue_timeout=1.0) as fetching:
+        futures = [fetching.start(url) for url in slow]
+        fetching.consume(*futures)
+        deferred = results(futures[2:])
+        assert all(isinstance(each, Failure) for each in deferred)
+        assert {
+            (each.reason, each.deferred, each.retryable, each.attempts) for each in deferred
+        } == {(Reason.TIMEOUT, True, True, 0)}
+        assert fetching.body(other.on("/fast", reply(200, b"fast"))) == b"fast"
+        gate.set()
+        assert [each.body for each in fetched(futures[:2])] == [b"x"] * 2
+    assert server.hits() == 2
+
+
+def test_waiting_for_a_slot_is_no_reason_to_defer(server):
+    urls = [server.on(f"/{n}", reply(200, b"x")) for n in range(3)]
+    with Fetching(concurrency=1, per_host=1, queue_timeout=0.2) as fetching:
+        futures = [fetching.start(url) for url in urls]
+        assert results(futures[:1])
+        assert not happens(lambda: any(each.done() for each in futures[1:]))
+        fetching.consume(*futures)
+        assert [each.body for each in fetched(futures)] == [b"x"] * 3
+
+
 def test_hosts_take_turns_when_slots_are_scarce(server):
     gate = server.gate()
     with HostileServer("127.0.0.2") as small, Fetching(concurrency=1) as fetching:

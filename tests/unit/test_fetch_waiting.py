@@ -106,6 +106,28 @@ def test_a_full_host_waits_until_one_of_its_requests_is_over():
     assert [queues.take(), queues.take()] == [2, None]
 
 
+def test_only_what_waits_for_a_full_host_expires():
+    queues: HostQueues[str] = HostQueues(1)
+    for item in ("full0", "full1", "full2", "free0"):
+        queues.put(item[:4], item)
+    assert [queues.take(), queues.take()] == ["full0", "free0"]
+    queues.finished("free")
+    queues.put("free", "free1")
+    assert list(queues.expire(lambda item: item != "full2")) == ["full1"]
+    queues.finished("full")
+    assert [queues.take(), queues.take()] == ["free1", "full2"]
+
+
+def test_a_host_whose_requests_all_expired_is_forgotten_once_the_last_is_over():
+    queues: HostQueues[str] = HostQueues(1)
+    for item in ("a", "b"):
+        queues.put("h", item)
+    queues.take()
+    assert list(queues.expire(lambda _: True)) == ["b"]
+    queues.finished("h")
+    assert queues.take() is None
+
+
 def test_a_host_at_rest_is_forgotten():
     class Name(str):
         __slots__ = ("__weakref__",)
