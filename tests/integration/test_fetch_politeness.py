@@ -150,14 +150,14 @@ def test_a_slow_host_does_not_hold_up_the_others(server):
 def test_what_waits_too_long_for_a_slow_host_is_deferred_and_nothing_else(server):
     gate = server.gate()
     slow = [server.on(f"/slow{n}", behind(gate, reply(200, b"x"))) for n in range(4)]
-    with HostileServer() as other, Fetching(per_host=2, queue_timeout=1.0) as fetching:
+    with HostileServer("127.0.0.2") as other, Fetching(per_host=2, queue_timeout=1.0) as fetching:
         futures = [fetching.start(url) for url in slow]
         fetching.consume(*futures)
-        deferred = results(futures[2:])
-        assert all(isinstance(each, Failure) for each in deferred)
-        assert {
-            (each.reason, each.deferred, each.retryable, each.attempts) for each in deferred
-        } == {(Reason.TIMEOUT, True, True, 0)}
+        deferred = [each for each in results(futures[2:]) if isinstance(each, Failure)]
+        assert len(deferred) == 2
+        assert {(f.reason, f.deferred, f.retryable, f.attempts) for f in deferred} == {
+            (Reason.TIMEOUT, True, True, 0)
+        }
         assert fetching.body(other.on("/fast", reply(200, b"fast"))) == b"fast"
         gate.set()
         assert [each.body for each in fetched(futures[:2])] == [b"x"] * 2
@@ -174,6 +174,7 @@ def test_waiting_for_a_slot_is_no_reason_to_defer(server):
         assert [each.body for each in fetched(futures)] == [b"x"] * 3
 
 
+@several_hosts
 def test_hosts_take_turns_when_slots_are_scarce(server):
     gate = server.gate()
     with HostileServer("127.0.0.2") as small, Fetching(concurrency=1) as fetching:
