@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,12 +10,16 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
 
-from pairscore.errors import EnvironmentFault, PairscoreError, SettingsError
+from pairscore.errors import EnvironmentFault, SettingsError
 from shared.clients import OVERHEAD_BYTES, Connection, connect, make_admin
+from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
+from shared.shutdown import Deadline
 
 _DAY_MS: Final = 24 * 3600 * 1000
 _TIMEOUT: Final = 20.0
+_PATIENCE: Final = 5.0
+_PAUSE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ def create_topics(settings: KafkaSettings, admin: AdminClient, found: ClusterMet
     """Create what is missing and add partitions where there are too few; say what was done.
 
     Nothing is ever deleted, made smaller or configured anew. Safe to run by several at once.
+    Returns when brokers know what was done: they learn of it after Kafka said that it was.
 
     Raises:
         EnvironmentFault: Kafka refuses.
@@ -122,12 +128,15 @@ def create_topics(settings: KafkaSettings, admin: AdminClient, found: ClusterMet
         if spec.name in found.topics and len(found.topics[spec.name].partitions) < spec.partitions
     ]
     done: list[str] = []
+    within = {"operation_timeout": _TIMEOUT, "request_timeout": _TIMEOUT}
     if new:
-        for name, future in admin.create_topics(new, operation_timeout=_TIMEOUT).items():
+        for name, future in admin.create_topics(new, **within).items():
             done += _settled(settings, name, future, "created", KafkaError.TOPIC_ALREADY_EXISTS)
     if grown:
-        for name, future in admin.create_partitions(grown, operation_timeout=_TIMEOUT).items():
+        for name, future in admin.create_partitions(grown, **within).items():
             done += _settled(settings, name, future, "grown", KafkaError.INVALID_PARTITIONS)
+    if new or grown:
+        _await(settings, admin, wanted)
     return done
 
 
@@ -158,28 +167,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.topics", description=__doc__)
     parser.add_argument("command", choices=("create", "list"))
     command = parser.parse_args(arguments).command
-    try:
-        settings = read_service_settings(ServiceSettings).kafka
-        connection = Connection(settings)
-        admin = make_admin(connection)
-        found = connect(connection, admin)
-        if command == "create":
-            done = create_topics(settings, admin, found)
-            lines = done or [f"all {len(specs(settings))} topics are there"]
-        else:
-            lines = [_describe(found, spec) for spec in specs(settings)]
-    except PairscoreError as error:
-        sys.stderr.write(f"topics: {error}\n")
-        return error.exit_code
+    return run_service("topics", lambda: _main(command))
+
+
+def _main(command: str) -> int:
+    settings = read_service_settings(ServiceSettings).kafka
+    connection = Connection(settings)
+    admin = make_admin(connection)
+    found = connect(connection, admin)
+    if command == "create":
+        done = create_topics(settings, admin, found)
+        lines = done or [f"all {len(specs(settings))} topics are there"]
+    else:
+        lines = [_describe(found, spec) for spec in specs(settings)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
+
+
+def _await(settings: KafkaSettings, admin: AdminClient, wanted: Iterable[TopicSpec]) -> None:
+    deadline, pause = Deadline(_TIMEOUT), threading.Event()
+    while not _known(admin, wanted):
+        if deadline.passed:
+            raise EnvironmentFault(
+                f"the topics created at {settings.bootstrap_servers} have no leaders after "
+                f"{_TIMEOUT:.0f} s; look at the brokers' logs"
+            )
+        pause.wait(_PAUSE)
+
+
+def _known(admin: AdminClient, wanted: Iterable[TopicSpec]) -> bool:
+    try:
+        found = admin.list_topics(timeout=_PATIENCE).topics
+    except KafkaException:
+        return False
+    return all(
+        spec.name in found
+        and len(found[spec.name].partitions) >= spec.partitions
+        and all(each.leader >= 0 for each in found[spec.name].partitions.values())
+        for spec in wanted
+    )
 
 
 def _settled(
     settings: KafkaSettings, name: str, future: object, what: str, harmless: int
 ) -> list[str]:
     try:
-        future.result(_TIMEOUT)  # type: ignore[attr-defined]  # the stubs have no type for it
+        future.result(_TIMEOUT + _PATIENCE)  # type: ignore[attr-defined]  # no type in the stubs
     except KafkaException as error:
         found: KafkaError = error.args[0]
         if found.code() == harmless:  # another one was faster
