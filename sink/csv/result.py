@@ -30,7 +30,6 @@ _PACKED: Final = ".result.partial.gz"
 _OUTCOMES: Final = ".outcomes.partial"
 _MANIFEST: Final = ".manifest.partial"
 _OURS: Final = {MANIFEST_NAME, OUTCOMES_NAME, _PARTIAL, _PACKED, _OUTCOMES, _MANIFEST}
-_LONGEST_NAME: Final = 255
 
 
 @contextmanager
@@ -163,12 +162,11 @@ class ResultWriter:
 
 
 def output_name(job: DueJob) -> str:
-    """The name of the result's file: the job's own, unless it cannot be had."""
+    """The name of the result's file: the job's own, unless it is one of ours."""
     if job.message.csv is None:
         return PLAIN_NAME
     name = job.message.csv.output_name
-    usable = name.casefold() not in _OURS and len(name.encode()) <= _LONGEST_NAME
-    return name if usable else PLAIN_NAME
+    return PLAIN_NAME if name.casefold() in _OURS else name
 
 
 def manifest(job: DueJob, name: str, digest: str, now: datetime) -> Mapping[str, Any]:
