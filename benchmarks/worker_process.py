@@ -14,6 +14,7 @@ from pairscore.settings import Settings
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import StopSignal
+from shared.telemetry.logs import configure_logging
 from worker.__main__ import run
 from worker.scoring import Scorer
 
@@ -70,6 +71,7 @@ def main(kind: str) -> int:
     settings = read_service_settings(WorkerSettings)
     stop = StopSignal()
     stop.install()
+    configure_logging(settings.telemetry, "worker")
 
     def make(_: Settings) -> Scorer:
         return Instant() if kind == "instant" else Sleepy(float(kind))

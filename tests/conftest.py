@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest_plugins = ["tests.services"]
+
 
 # Once and first: fixtures of whole modules read settings too.
 @pytest.fixture(autouse=True, scope="session")

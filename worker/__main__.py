@@ -66,6 +66,7 @@ def _main(options: dict[str, str | None]) -> int:
     settings = read_service_settings(WorkerSettings, overrides, option_names=names)
     stop = StopSignal()
     stop.install()
+    configure_logging(settings.telemetry, "worker")
     run(settings, stop)
     return 0
 
@@ -83,7 +84,6 @@ def run(
     Raises:
         PairscoreError: what keeps it from working, in one line.
     """
-    configure_logging(settings.telemetry, "worker")
     topics = Topics.of(settings.kafka)
     with ExitStack() as stack:
         name = stack.enter_context(worker_identity(settings.worker.id))
@@ -129,9 +129,10 @@ def run(
             meter=meter,
         )
         pace = Pace(
-            settings.worker.commit_rows,
-            settings.worker.commit_interval,
-            settings.worker.shutdown_seconds,
+            window=settings.window,
+            rows=settings.worker.commit_rows,
+            interval=settings.worker.commit_interval,
+            shutdown=settings.worker.shutdown_seconds,
         )
         _log.info("worker %s reads %s", name, ", ".join(topics.to_score))
         with Watchdog(health, settings.worker.stall_seconds, name="worker"):

@@ -39,8 +39,13 @@ _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUT
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When finished rows are published: so many at once, or after so many seconds."""
+    """How much is taken, and when what is finished is published. Times are seconds.
 
+    `window` rows fill the window; `rows` finished ones are published at once, fewer after
+    `interval`; `shutdown` is how long ending may take.
+    """
+
+    window: int
     rows: int
     interval: float
     shutdown: float
@@ -93,6 +98,7 @@ class Worker:
         self._publisher = parts.publisher
         self._meter = parts.meter
         self._topics = topics
+        self._window = pace.window
         self._pace = pace
         self._clock = clock
         self._wall = wall
@@ -141,7 +147,10 @@ class Worker:
     def _poll(self) -> list[Message]:
         busy = self._scoring.in_flight or self._ledger.unconfirmed > len(self._parking)
         first = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
-        return [] if first is None else [first, *self._consumer.consume(_READ_AT_ONCE, 0)]
+        if first is None:
+            return []
+        room = max(1, min(_READ_AT_ONCE, self._window - self._ledger.unconfirmed))
+        return [first, *self._consumer.consume(room, 0)]
 
     def _take(self, message: Message) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()

@@ -1,0 +1,250 @@
+"""The worker's pure parts: what comes of a record, where it waits, and who is paused."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pairscore.pair import Failure, Reason, Score
+from shared.messages import Defect, PairMessage, Rejection, ScoreMessage, decode
+from shared.settings import KafkaSettings
+from shared.topics import RetryTier
+from worker.backpressure import Backpressure
+from worker.identity import worker_identity
+from worker.parking import Parking
+from worker.publication import LONGEST_DEFERRAL, Kind, Origin, Publisher, next_tier
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PAIR = PairMessage(
+    job="j",
+    row=7,
+    url="http://e.org/a.jpg",
+    caption="a",
+    columns=("http://e.org/a.jpg", "a"),
+    raw='"http://e.org/a.jpg",a',
+    width=2,
+    created_at=NOW,
+)
+TIERS = (RetryTier("r5", 5), RetryTier("r60", 60), RetryTier("r600", 600))
+PASSING = Failure(Reason.HTTP_ERROR, "503", attempts=1, retryable=True)
+SCORE = Score(25.5, 0.255, caption_truncated=True, image_sha256="ab" * 32, attempts=1)
+
+
+@pytest.fixture
+def publisher():
+    settings = KafkaSettings(topic_prefix="p.", retry_delays=(5, 60))
+    return Publisher(settings, attempts=4, fingerprint="fp", worker="w1")
+
+
+def test_score_carries_the_row_and_everything_that_is_known(publisher):
+    made = publisher.outcome(PAIR.model_copy(update={"attempt": 3}), SCORE, NOW)
+    assert (made.kind, made.label, made.topic, made.key) == (
+        Kind.SCORE,
+        "",
+        "p.scores",
+        b"http://e.org/a.jpg",
+    )
+    message = decode(ScoreMessage, made.value)
+    assert isinstance(message, ScoreMessage)
+    assert message.outcome == replace(SCORE, attempts=3)
+    assert (message.job, message.row, message.columns, message.raw, message.model) == (
+        "j",
+        7,
+        PAIR.columns,
+        PAIR.raw,
+        "fp",
+    )
+
+
+def test_failure_that_cannot_pass_is_the_outcome(publisher):
+    failure = Failure(Reason.HTTP_ERROR, "404", attempts=1)
+    made = publisher.outcome(PAIR, failure, NOW)
+    assert (made.kind, made.label) == (Kind.SCORE, "http_error")
+    message = decode(ScoreMessage, made.value)
+    assert isinstance(message, ScoreMessage)
+    assert message.outcome == failure
+
+
+def test_failure_that_may_pass_goes_to_the_next_tier_with_its_attempts_counted(publisher):
+    pair, topics = PAIR, []
+    while (made := publisher.outcome(pair, PASSING, NOW)).kind is Kind.RETRY:
+        topics.append((made.topic, made.label))
+        again = decode(PairMessage, made.value)
+        assert isinstance(again, PairMessage)
+        assert again == pair.model_copy(update={"attempt": pair.attempt + 1})
+        pair = again
+    assert topics == [
+        ("p.pairs.retry.5s", "5"),
+        ("p.pairs.retry.60s", "60"),
+        ("p.pairs.retry.60s", "60"),
+    ]
+    message = decode(ScoreMessage, made.value)
+    assert isinstance(message, ScoreMessage)
+    assert (message.error, message.attempts) == (Reason.HTTP_ERROR, 4)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "asked", "delay"),
+    [(1, None, 5), (2, None, 60), (3, None, 600), (1, 30.0, 60), (1, 61.0, 600), (1, 9e9, 600)],
+)
+def test_server_that_asks_for_longer_gets_a_slower_tier(attempt, asked, delay):
+    pair = PAIR.model_copy(update={"attempt": attempt})
+    tier = next_tier(pair, replace(PASSING, retry_after=asked), TIERS, 4, NOW)
+    assert tier is not None
+    assert tier.delay == delay
+
+
+def test_row_nobody_was_asked_for_is_deferred_for_a_day_without_counting(publisher):
+    deferred = Failure(Reason.TIMEOUT, "slow", retryable=True, deferred=True)
+    last = PAIR.model_copy(update={"attempt": 4})
+    made = publisher.outcome(last, deferred, NOW + LONGEST_DEFERRAL)
+    assert made.kind is Kind.RETRY
+    assert decode(PairMessage, made.value) == last
+    late = NOW + LONGEST_DEFERRAL + timedelta(seconds=1)
+    assert publisher.outcome(last, deferred, late).kind is Kind.SCORE
+
+
+def test_without_tiers_a_failure_is_the_outcome():
+    assert next_tier(PAIR, PASSING, (), 4, NOW) is None
+
+
+def test_dead_letter_keeps_the_bytes_and_says_where_they_were(publisher):
+    origin = Origin("p.pairs", 3, 41, 1234, b"key", b"\xff{")
+    made = publisher.rejection(Rejection(Defect.UNDECODABLE, "no JSON"), origin)
+    assert (made.kind, made.label, made.topic) == (Kind.DEAD_LETTER, "undecodable", "p.pairs.dlq")
+    assert (made.key, made.value) == (b"key", b"\xff{")
+    headers = dict(made.headers)
+    assert headers["pairscore.reason"] == b"undecodable"
+    assert headers["pairscore.topic"] == b"p.pairs"
+    assert (headers["pairscore.partition"], headers["pairscore.offset"]) == (b"3", b"41")
+    assert headers["pairscore.worker"] == b"w1"
+
+
+def test_dead_letter_that_no_topic_could_hold_is_cut_and_says_so():
+    settings = KafkaSettings(max_message_bytes=10_000)
+    publisher = Publisher(settings, attempts=4, fingerprint="fp", worker="w")
+    origin = Origin("pairs", 0, 0, 0, None, bytes(1_000_000))
+    made = publisher.rejection(Rejection(Defect.OVERSIZED, "big"), origin)
+    assert made.value is not None
+    assert 10_000 <= len(made.value) < 100_000
+    assert dict(made.headers)["pairscore.size"] == b"1000000"
+
+
+A, B = ("retry", 0), ("retry", 1)
+
+
+def test_parked_rows_come_out_when_due_and_in_order():
+    parking: Parking[str] = Parking()
+    parking.put(A, 10.0, "a1")
+    parking.put(A, 9.0, "a2")  # a clock that went back: still behind the one before it
+    parking.put(B, 11.0, "b1")
+    assert list(parking.take(9.5)) == []
+    assert list(parking.take(10.0)) == ["a1", "a2"]
+    assert A not in parking
+    assert B in parking
+    assert len(parking) == 1
+    parking.forget(B)
+    assert list(parking.take(99.0)) == []
+
+
+class Paused:
+    """What a consumer would have paused."""
+
+    def __init__(self):
+        self.now: set[tuple[str, int]] = set()
+
+    def pause(self, partitions):
+        assert not self.now & set(partitions)
+        self.now |= set(partitions)
+
+    def resume(self, partitions):
+        assert self.now >= set(partitions)
+        self.now -= set(partitions)
+
+
+def backpressure(paused):
+    return Backpressure(
+        limit=100,
+        limit_bytes=1_000,
+        reserve=50,
+        urgent="urgent",
+        pause=paused.pause,
+        resume=paused.resume,
+    )
+
+
+ALL = (("pairs", 0), ("urgent", 0), ("retry", 0))
+
+
+def test_full_window_pauses_all_but_what_is_urgent_until_there_is_some_room():
+    paused = Paused()
+    pressure = backpressure(paused)
+    steps = [
+        (99, set()),
+        (100, {("pairs", 0), ("retry", 0)}),
+        (76, {("pairs", 0), ("retry", 0)}),
+        (74, set()),
+        (150, set(ALL)),
+        (113, set(ALL)),
+        (112, {("pairs", 0), ("retry", 0)}),
+        (0, set()),
+    ]
+    for records, expected in steps:
+        pressure.apply(ALL, records=records, size=0, parked=lambda _: False)
+        assert (records, paused.now) == (records, expected)
+
+
+def test_big_messages_fill_the_window_too():
+    paused = Paused()
+    backpressure(paused).apply(ALL, records=1, size=1_000, parked=lambda _: False)
+    assert paused.now == {("pairs", 0), ("retry", 0)}
+
+
+def test_partition_whose_head_is_not_due_is_paused_alone():
+    paused = Paused()
+    pressure = backpressure(paused)
+    pressure.apply(ALL, records=0, size=0, parked=lambda p: p == ("retry", 0))
+    assert paused.now == {("retry", 0)}
+    pressure.apply(ALL, records=0, size=0, parked=lambda _: False)
+    assert paused.now == set()
+
+
+def test_partition_that_comes_back_is_paused_anew():
+    paused = Paused()
+    pressure = backpressure(paused)
+    pressure.apply(ALL, records=100, size=0, parked=lambda _: False)
+    pressure.forget(("pairs", 0))
+    paused.now.discard(("pairs", 0))
+    pressure.apply(ALL, records=100, size=0, parked=lambda _: False)
+    assert ("pairs", 0) in paused.now
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.booleans()), max_size=30))
+def test_only_changes_are_asked_for(steps):
+    paused = Paused()  # asserts that nothing is paused or resumed twice
+    pressure = backpressure(paused)
+    for records, gone in steps:
+        assigned = ALL[1:] if gone else ALL
+        if gone:
+            pressure.forget(ALL[0])
+            paused.now.discard(ALL[0])
+        pressure.apply(assigned, records=records, size=0, parked=lambda _: False)
+        assert paused.now <= set(assigned)
+
+
+def test_workers_of_one_host_have_names_of_their_own_and_get_them_back(tmp_path):
+    with worker_identity(None, tmp_path) as first:
+        with worker_identity(None, tmp_path) as second:
+            assert second == f"{first}-1"
+        with worker_identity(None, tmp_path) as again:
+            assert again == second
+    with worker_identity(None, tmp_path) as again:
+        assert again == first
+
+
+def test_chosen_name_is_taken_as_it_is(tmp_path):
+    with worker_identity("gpu-7", tmp_path) as name:
+        assert name == "gpu-7"
+    assert list(tmp_path.iterdir()) == []
