@@ -1,11 +1,14 @@
-"""Workers without a model against a real broker: what Kafka and the worker's loop cost.
+"""Workers against a real broker: what Kafka and the worker's loop cost, and what they do not.
 
-`python -m benchmarks.worker ROWS --bootstrap ADDRESS [--scorer instant|SECONDS] [--workers N]`
-prints one line of JSON. With `--window` the rate is that of so many seconds after all workers have
-partitions; else it is that of all rows, from the first score to the last.
+`python -m benchmarks.worker ROWS --bootstrap ADDRESS` prints one line of JSON. The scorer is one
+that needs no model (`--scorer instant|SECONDS`), or the real one over a CSV (`--csv FILE --model
+FOLDER`). With `--window` the rate is that of so many seconds after all workers have partitions;
+with `--csv`, that from the moment that the rows are published to a worker that is ready; else that
+from the first score to the last.
 """
 
 import argparse
+import csv
 import json
 import os
 import signal
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +42,8 @@ class Options:
     scorer: str
     workers: int
     window: float | None
+    csv: Path | None
+    model: str
 
 
 def measure(options: Options) -> dict[str, float]:
@@ -48,7 +54,8 @@ def measure(options: Options) -> dict[str, float]:
     admin = make_admin(connection)
     create_topics(settings, admin, connect(connection, admin))
     topics = Topics.of(settings)
-    fill(options.bootstrap, topics.pairs, options.rows)
+    if options.csv is None:
+        fill(options.bootstrap, topics.pairs, _made_up(options.rows))
     environment = {
         **os.environ,
         "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": options.bootstrap,
@@ -56,13 +63,26 @@ def measure(options: Options) -> dict[str, float]:
         "PAIRSCORE_TELEMETRY__PORT": "0",
     }
     command = [sys.executable, "-m", "benchmarks.worker_process", options.scorer]
+    if options.csv is not None:
+        environment |= {
+            "PAIRSCORE_MODEL": options.model,
+            "PAIRSCORE_FETCH__ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+        command = [sys.executable, "-m", "worker"]
     workers = [
         subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         for _ in range(options.workers)
     ]
     partitions = [(topics.scores, number) for number in range(settings.partitions)]
     try:
-        if options.window is not None:
+        if options.csv is not None:
+            _wait_for_all(admin, prefix, options.workers)
+            pairs = [(row["url"], row["caption"]) for row in csv.DictReader(options.csv.open())]
+            started = _now()
+            fill(options.bootstrap, topics.pairs, pairs)
+            _wait_for_rows(admin, partitions, len(pairs))
+            rows, seconds = len(_read(connection, partitions)), _now() - started
+        elif options.window is not None:
             _wait_for_all(admin, prefix, options.workers)
             time.sleep(2)
             begin, started = sum(end_offsets(admin, partitions, committed=True).values()), _now()
@@ -90,8 +110,13 @@ def measure(options: Options) -> dict[str, float]:
     }
 
 
-def fill(bootstrap: str, topic: str, rows: int) -> None:
-    """Publish rows of some 400 bytes, as a CSV of two columns gives them."""
+def _made_up(rows: int) -> Iterator[tuple[str, str]]:
+    for row in range(rows):
+        yield f"https://example.org/images/{row:06}.jpg", "a caption of some words, number 0"
+
+
+def fill(bootstrap: str, topic: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Publish rows as a CSV of two columns gives them."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -101,14 +126,10 @@ def fill(bootstrap: str, topic: str, rows: int) -> None:
             "queue.buffering.max.messages": 500_000,
         }
     )
-    url, caption = "https://example.org/images/000000.jpg", "a caption of some words, number 0"
-    pair = PairMessage(
-        job="bench", row=0, url=url, caption=caption, columns=(url, caption), width=2,
-        created_at=datetime.now(UTC),
-    )  # fmt: skip
-    for row in range(rows):
-        url = f"https://example.org/images/{row:06}.jpg"
-        message = pair.model_copy(update={"row": row, "url": url, "columns": (url, caption)})
+    pair = PairMessage(job="bench", row=0, url="", caption="", created_at=datetime.now(UTC))
+    for row, (url, caption) in enumerate(pairs):
+        cells = {"url": url, "caption": caption, "columns": (url, caption)}
+        message = pair.model_copy(update={"row": row, "width": 2, **cells})
         producer.produce(topic, key=key_of(url), value=message.encode())
         if row % 10_000 == 0:
             producer.poll(0)
@@ -142,9 +163,7 @@ def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
 
 def _span(connection: Connection, partitions: list[tuple[str, int]]) -> tuple[int, float]:
     """How many scores there are, and the seconds from the first one to the last."""
-    stamps: list[int] = []
-    for message in _read(connection, partitions):
-        stamps.append(message.timestamp()[1])
+    stamps = [message.timestamp()[1] for message in _read(connection, partitions)]
     return len(stamps), (max(stamps) - min(stamps)) / 1000
 
 
@@ -191,6 +210,8 @@ def main() -> None:
     parser.add_argument("--scorer", default="instant")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--window", type=float, default=None)
+    parser.add_argument("--csv", type=Path, default=None)
+    parser.add_argument("--model", default="demo")
     options = parser.parse_args()
     print(json.dumps(measure(Options(**vars(options)))))
 
