@@ -152,12 +152,15 @@ class Loop:
         self._intake.forget(gone)
 
     def _take(self) -> None:
+        most = min(_TAKE, self._options.commit_rows - len(self._intake.batch))
         if self._storing.why:
-            seconds, most = min(_IDLE_SECONDS, self._storing.wait), _TAKE
+            seconds = min(_IDLE_SECONDS, self._storing.wait)
+        elif self._began is None:
+            # The first record of a batch, as soon as it is there: from then on it waits for others.
+            most, seconds = 1, _IDLE_SECONDS
         else:
-            seconds = _IDLE_SECONDS if self._began is None else self._left(self._began)
-            most = min(_TAKE, self._options.commit_rows - len(self._intake.batch))
-        self._intake.add(self._source.take(most, min(seconds, self._finished.again)))
+            seconds = self._left(self._began)
+        self._intake.add(self._source.take(max(1, most), min(seconds, self._finished.again)))
         if self._began is None and self._intake.batch:
             self._began = self._clock()
 

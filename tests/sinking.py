@@ -108,7 +108,7 @@ def job_of(source: Path, name: str, *, output: str | None = None, **options: Any
     return Job(name, scores, closed, summary.output.read_bytes(), plan.output.name)
 
 
-def plain_job(name: str, rows: int, folder: Path) -> Job:
+def plain_job(name: str, rows: int, folder: Path, output: str | None = None) -> Job:
     """A job of a plain file, every 7th row of which is a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{name}.csv"
@@ -116,7 +116,7 @@ def plain_job(name: str, rows: int, folder: Path) -> Job:
         file.write("url,caption\n")
         for row in range(rows):
             file.write(f"http://a/{'bad' if row % 7 == 3 else 'good'}/{row},caption {row}\n")
-    return job_of(source, name)
+    return job_of(source, name, output=output)
 
 
 def _score(plan: Plan, job: str, row: int, record: Record) -> ScoreMessage:
@@ -215,12 +215,14 @@ class Place:
         )
 
     @contextmanager
-    def sink(self, *arguments: str, **more: str) -> "Iterator[Sink]":
-        """The CSV sink while the block runs, and never longer; it must be able to end in order."""
+    def sink(self, *module: str, **more: str) -> "Iterator[Sink]":
+        """The CSV sink while the block runs, and never longer; `module` stands in for `sink`."""
         log = self.results.parent / f"sink-{len(list(self.results.parent.glob('sink-*')))}.log"
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                [*COMMAND, "csv", *arguments], env=self.environment(**more), stderr=stderr
+                [sys.executable, "-m", *(module or ("sink",)), "csv"],
+                env=self.environment(**more),
+                stderr=stderr,
             )
             try:
                 yield Sink(process, log)
@@ -282,6 +284,11 @@ class Sink:
             except ValueError:
                 found.append({"message": line, "level": "raw"})
         return found
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has."""
+        return self.process.poll() is not None
 
     def said(self, text: str) -> bool:
         """Whether a line has the text in its message."""

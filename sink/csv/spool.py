@@ -178,7 +178,8 @@ class Spool:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+            # One of sqlite3's own (a value it has no type for) has no code, and is a defect.
+            code = sqlite3.SQLITE_IOERR if isinstance(error, OSError) else _code(error)
             where = f"setting PAIRSCORE_RESULTS: {self._path}"
             if code in _MAY_PASS:
                 raise StoreFault(f"{where} cannot be written: {error}") from error
@@ -188,3 +189,8 @@ class Spool:
                     "read from its beginning"
                 ) from error
             raise
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

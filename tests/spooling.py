@@ -1,0 +1,46 @@
+"""A spool that a test fills without Kafka."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from shared.messages import JobMessage, ScoreMessage
+from shared.results.spool import spool_path
+from shared.settings import KafkaSettings
+from shared.topics import Topics
+from sink.csv.spool import Spool
+from sink.intake import Batch, Scored
+
+TOPICS: Final = Topics.of(KafkaSettings())
+
+
+def now() -> datetime:
+    """As the sink has it."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def spool_in(results: Path) -> Iterator[Spool]:
+    """The spool of a folder, made if need be."""
+    spool_path(results).parent.mkdir(parents=True, exist_ok=True)
+    with Spool(results, TOPICS.scores, now) as spool:
+        yield spool
+
+
+def batch_of(
+    messages: Iterable[ScoreMessage | JobMessage], *, partition: int = 0, offset: int = 0
+) -> Batch:
+    """A batch as it would be taken, all outcomes of one partition, from this offset on."""
+    batch = Batch()
+    for message in messages:
+        if isinstance(message, JobMessage):
+            batch.jobs.append(message)
+        else:
+            value = message.encode()
+            batch.scores.append(Scored(partition, offset, message, value))
+            batch.size += len(value)
+            offset += 1
+    batch.next_offsets[TOPICS.scores, partition] = offset
+    return batch
