@@ -100,6 +100,13 @@ class Connection:
                 f"setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {where} refused the connection"
                 f"{said}; check security.protocol, the user and the password in it"
             )
+        if self.last is not None and self.last.code() == KafkaError._ALL_BROKERS_DOWN:
+            # Something listens there, or there were another error.
+            return EnvironmentFault(
+                f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: what listens at {where} does not "
+                "answer as Kafka does; correct the address, or if that is Kafka, set what it wants "
+                "of TLS and login in PAIRSCORE_KAFKA__PROPERTIES"
+            )
         return EnvironmentFault(
             f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {where}{said};"
             " start one, or correct the address"
@@ -116,6 +123,7 @@ def base_config(connection: Connection) -> Config:
         "logger": connection.logger,
         "log.connection.close": False,
         "reconnect.backoff.max.ms": 2_000,
+        "socket.connection.setup.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 30_000,
         "allow.auto.create.topics": False,
         **settings.properties,

@@ -1,0 +1,273 @@
+"""Settings of the services: what they may be, and the one line about what they may not."""
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pairscore.errors import SettingsError
+from shared.clients import Connection, base_config, make_admin, make_consumer, make_producer
+from shared.settings import (
+    RESERVED,
+    SERVICES,
+    KafkaSettings,
+    ProducerSettings,
+    ServiceSettings,
+    SinkSettings,
+    WorkerSettings,
+    read_service_settings,
+)
+from shared.topics import Topics
+from tests.fetching import wait_until
+
+PROPERTIES = "PAIRSCORE_KAFKA__PROPERTIES"
+SECRET = "hunter2-and-more"
+
+
+def read(monkeypatch, kind=ServiceSettings, **environment: str):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return read_service_settings(kind)
+
+
+def complaint(monkeypatch, kind=ServiceSettings, **environment: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        read(monkeypatch, kind, **environment)
+    line = str(error.value)
+    assert line.isprintable()
+    assert error.value.exit_code == 2
+    return line
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_every_service_can_do_without_any_setting(kind):
+    assert read_service_settings(kind).kafka.bootstrap_servers == "localhost:9092"
+
+
+def test_what_is_set_arrives(monkeypatch):
+    settings = read(
+        monkeypatch,
+        WorkerSettings,
+        PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS="a:1,b:2",
+        PAIRSCORE_KAFKA__PARTITIONS="48",
+        PAIRSCORE_TELEMETRY__PORT="0",
+        PAIRSCORE_WORKER__ID="gpu-7",
+        PAIRSCORE_MODEL="demo",
+    )
+    assert settings.kafka.bootstrap_servers == "a:1,b:2"
+    assert settings.kafka.partitions == 48
+    assert settings.telemetry.port == 0
+    assert settings.worker.id == "gpu-7"
+    assert settings.model == "demo"
+
+
+def test_an_override_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("PAIRSCORE_KAFKA__PARTITIONS", "48")
+    settings = read_service_settings(SinkSettings, {"kafka": {"partitions": 3}})
+    assert settings.kafka.partitions == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PAIRSCORE_KAFKA_BOOTSTRAP_SERVERS",
+        "PAIRSCORE_TELEMETRY_PORT",
+        "PAIRSCORE_BROKERS",
+        "pairscore_kafak__partitions",
+        "PAIRSCORE_KAFKA__BOOTSTRAP",
+        "PAIRSCORE_",
+    ],
+)
+@pytest.mark.parametrize("kind", [ServiceSettings, *SERVICES])
+def test_a_variable_that_no_service_knows_is_named(monkeypatch, kind, name):
+    line = complaint(monkeypatch, kind, **{name: SECRET})
+    assert line.lower() == (
+        f"setting {name}: there is no such setting; docs/reference.md has them all".lower()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (ProducerSettings, "PAIRSCORE_MODEL", "demo"),
+        (ProducerSettings, "PAIRSCORE_WORKER__ID", "a"),
+        (WorkerSettings, "PAIRSCORE_RESULTS", "out"),
+        (SinkSettings, "PAIRSCORE_FETCH__TIMEOUT", "5"),
+        (SinkSettings, "PAIRSCORE_REDIS__URL", "redis://localhost"),
+    ],
+)
+def test_a_variable_of_another_service_is_no_mistake(monkeypatch, kind, name, value):
+    assert read(monkeypatch, kind, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAIRSCORE_PORT", "tcp://10.0.0.7:9464"),
+        ("PAIRSCORE_PORT_9464_TCP", "tcp://10.0.0.7:9464"),
+        ("PAIRSCORE_PORT_9464_TCP_ADDR", "10.0.0.7"),
+        ("PAIRSCORE_SERVICE_HOST", "10.0.0.7"),
+        ("PAIRSCORE_SINK_SERVICE_PORT", "9464"),
+        ("PAIRSCORE_SINK_SERVICE_PORT_METRICS", "9464"),
+        ("PAIRSCORE_SINK_PORT", "tcp://10.0.0.7:9464"),
+    ],
+)
+def test_what_kubernetes_says_of_a_service_is_no_mistake(monkeypatch, name, value):
+    assert read(monkeypatch, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("PAIRSCORE_KAFKA__PARTITIONS", "0", "greater than or equal to 1"),
+        ("PAIRSCORE_KAFKA__PARTITIONS", "many", "valid integer"),
+        ("PAIRSCORE_KAFKA__GROUP_PROTOCOL", "newest", "'consumer' or 'classic'"),
+        ("PAIRSCORE_KAFKA__TOPIC_PREFIX", "a b", "pattern"),
+        ("PAIRSCORE_KAFKA__TOPIC_PREFIX", "a/", "pattern"),
+        ("PAIRSCORE_TELEMETRY__PORT", "65536", "65535"),
+        ("PAIRSCORE_TELEMETRY__LOG_LEVEL", "loud", "'debug'"),
+        ("PAIRSCORE_WORKER__ID", "a b", "pattern"),
+        ("PAIRSCORE_WORKER__COMMIT_INTERVAL", "0", "greater than 0"),
+        ("PAIRSCORE_KAFKA__RETRY_DELAYS", "5,x", "whole seconds"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(monkeypatch, name, value, why):
+    line = complaint(monkeypatch, WorkerSettings, **{name: value})
+    assert line.startswith(f"setting {name}: ")
+    assert why in line
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("text", "delays"),
+    [("5,60,600", (5, 60, 600)), (" 1 , 2 ,", (1, 2)), ("30", (30,)), ("none", ())],
+)
+def test_delays_are_seconds_with_commas(monkeypatch, text, delays):
+    settings = read(monkeypatch, PAIRSCORE_KAFKA__RETRY_DELAYS=text).kafka
+    assert settings.retry_delays == delays
+    retries = Topics.of(settings).retries
+    assert [tier.topic for tier in retries] == [f"pairs.retry.{delay}s" for delay in delays]
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "60,5", "5,5", "5;60", "1.5", "5s", "[5]"])
+def test_delays_rise(monkeypatch, text):
+    assert complaint(monkeypatch, PAIRSCORE_KAFKA__RETRY_DELAYS=text).startswith(
+        "setting PAIRSCORE_KAFKA__RETRY_DELAYS: must be "
+    )
+
+
+def test_properties_reach_every_client(monkeypatch):
+    given_properties = {"socket.timeout.ms": 1234, "check.crcs": True, "client.id": "mine"}
+    settings = read(monkeypatch, **{PROPERTIES: json.dumps(given_properties)}).kafka
+    assert settings.properties == {
+        "socket.timeout.ms": "1234",
+        "check.crcs": "true",
+        "client.id": "mine",
+    }
+    config = base_config(Connection(settings))
+    assert settings.properties.items() <= config.items()
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_what_the_promise_rests_on_cannot_be_changed(monkeypatch, name):
+    line = complaint(monkeypatch, **{PROPERTIES: json.dumps({"a": SECRET, name: SECRET})})
+    assert line == (
+        f"setting {PROPERTIES}: the property {name} is pairscore's own to set; leave it out"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SECRET,
+        f'{{"sasl.password": "{SECRET}"',
+        f'["{SECRET}"]',
+        f'"{SECRET}"',
+        f'{{"sasl.password": ["{SECRET}"]}}',
+        f'{{"sasl.password": {{"a": "{SECRET}"}}}}',
+        f'{{"{SECRET}": null}}'.replace(SECRET, "sasl.password"),
+    ],
+)
+def test_properties_that_cannot_be_read_are_not_shown(monkeypatch, text):
+    line = complaint(monkeypatch, **{PROPERTIES: text})
+    assert line.startswith(f"setting {PROPERTIES}: ")
+    assert SECRET not in line
+
+
+def test_no_secret_is_shown_by_settings(monkeypatch):
+    settings = read(
+        monkeypatch,
+        SinkSettings,
+        PAIRSCORE_POSTGRES_URL=f"postgresql://u:{SECRET}@h/d",
+        **{PROPERTIES: json.dumps({"sasl.password": SECRET})},
+    )
+    assert settings.kafka.properties["sasl.password"] == SECRET
+    for shown in (repr(settings), str(settings), repr(settings.kafka), f"{settings.kafka}"):
+        assert SECRET not in shown
+
+
+def test_no_secret_is_shown_beside_another_mistake(monkeypatch):
+    line = complaint(
+        monkeypatch,
+        SinkSettings,
+        PAIRSCORE_POSTGRES_URL=f"postgresql://u:{SECRET}@h/d",
+        PAIRSCORE_KAFKA__PARTITIONS="0",
+        PAIRSCORE_KAFKA__PASSWORD=SECRET,
+        **{PROPERTIES: json.dumps({"sasl.password": SECRET})},
+    )
+    assert "PAIRSCORE_KAFKA__PARTITIONS" in line
+    assert "PAIRSCORE_KAFKA__PASSWORD: there is no such setting" in line
+    assert SECRET not in line
+
+
+@given(st.text(max_size=30))
+def test_no_text_of_properties_raises_anything_else(text):
+    with pytest.raises(SettingsError):
+        read_service_settings(ServiceSettings, {"kafka": {"properties": "x" + text}})
+
+
+MAKERS = {
+    "admin": make_admin,
+    "consumer": lambda connection: make_consumer(connection, group="g"),
+    "producer": lambda connection: make_producer(connection, transactional_id=None),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("no.such.property", SECRET, 'No such configuration property: "no.such.property"'),
+        ("security.protocol", "QUANTUM", "security.protocol"),
+        ("ssl.ca.location", "/no/such/file", "ssl.ca.location"),
+        ("error_cb", SECRET, "error_cb"),
+    ],
+)
+def test_a_property_that_librdkafka_refuses_is_one_line(make, name, value, why):
+    properties = {name: value}
+    if name == "ssl.ca.location":
+        properties["security.protocol"] = "SSL"
+    connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
+    with pytest.raises(SettingsError) as error:
+        MAKERS[make](connection)
+    line = str(error.value)
+    assert line.startswith(f"setting {PROPERTIES}: ")
+    assert line.isprintable()
+    assert why in line
+    assert SECRET not in line
+
+
+def test_the_log_has_no_properties(caplog):
+    caplog.set_level(logging.DEBUG)
+    properties = {"sasl.password": SECRET, "sasl.username": "u", "debug": "all"}
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties)
+    admin = make_admin(Connection(settings))
+
+    def logged() -> bool:
+        admin.poll(0.05)
+        return "sasl.password" in caplog.text
+
+    wait_until(logged)
+    assert SECRET not in caplog.text
