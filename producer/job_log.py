@@ -25,6 +25,13 @@ READ_SECONDS: Final = 45.0
 
 _SAY_AFTER: Final = 3.0
 _POLL_SECONDS: Final = 0.2
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +67,18 @@ class JobLog:
         try:
             value = self._read(job.encode())
         except KafkaException as error:
-            raise self._connection.fault(error.args[0]) from None
+            found: KafkaError = error.args[0]
+            if found.code() in _REFUSED:
+                raise EnvironmentFault(
+                    f"topic {self._topic} cannot be read: {found.str()}; let this user read it"
+                ) from None
+            raise self._connection.fault(found) from None
         except TimeoutError:
             raise self._connection.fault() from None
         return None if value is None else _understood(job, value)
 
     def _read(self, key: bytes) -> bytes | None:
-        end = end_offsets(self._admin, [(self._topic, 0)], committed=False)[self._topic, 0]
+        end = self._end()
         if end == 0:
             return None
         consumer = make_consumer(
@@ -79,6 +91,19 @@ class JobLog:
             return self._read_to(consumer, key, end)
         finally:
             consumer.close()
+
+    def _end(self) -> int:
+        """The next offset, that of open transactions included."""
+        deadline = self._pulse.deadline(READ_SECONDS)
+        while True:
+            self._pulse.check()
+            try:
+                return end_offsets(self._admin, [(self._topic, 0)], committed=False)[self._topic, 0]
+            except KafkaException as error:
+                # Such as a topic so new, or a broker so lately started, that none leads it yet.
+                if error.args[0].code() in _REFUSED or deadline.passed:
+                    raise
+            self._pulse.wait(_POLL_SECONDS)
 
     def _read_to(self, consumer: Consumer, key: bytes, end: int) -> bytes | None:
         found: bytes | None = None
@@ -131,7 +156,7 @@ def _end_reached(record: Message) -> int | None:
     error = record.error()
     if error is not None and error.code() == KafkaError._PARTITION_EOF:
         return record.offset()
-    if error is not None and not error.retriable():
+    if error is not None and (error.code() in _REFUSED or error.fatal()):
         raise KafkaException(error)
     return None
 

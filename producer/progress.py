@@ -1,5 +1,6 @@
 """Progress for people: bars on a terminal, now and then a line elsewhere; all of it on stderr."""
 
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol, Self
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from shared.results import JobStatus
 
 _LINE_EVERY: Final = 5.0
+_LOOK_EVERY: Final = 0.5
+_LATE: Final = 30.0
 
 
 class Reporter(Protocol):
@@ -40,28 +43,31 @@ def make_reporter(console: Console, total: int, clock: Callable[[], float]) -> R
 
 
 class _Rate:
-    """Rows a second since the first look: what was there before is not this run's doing."""
+    """Rows a second of late: neither what was there before nor a pause long ago foretells much."""
 
     def __init__(self, total: int, clock: Callable[[], float]) -> None:
         self._total = total
         self._clock = clock
-        self._first: tuple[float, int] | None = None
+        self._seen: deque[tuple[float, int]] = deque()
         self.rows = 0
 
     def update(self, rows: int) -> None:
+        now = self._clock()
         self.rows = rows
-        if self._first is None:
-            self._first = self._clock(), rows
+        if not self._seen or now - self._seen[-1][0] >= _LOOK_EVERY:
+            self._seen.append((now, rows))
+        while len(self._seen) > 1 and now - self._seen[1][0] >= _LATE:
+            self._seen.popleft()
 
     def __str__(self) -> str:
-        if self._first is None:
+        if not self._seen:
             return ""
-        begun, before = self._first
+        begun, before = self._seen[0]
         rate = (self.rows - before) / max(self._clock() - begun, 1e-9)
         if rate <= 0:
             return ""
         left = timedelta(seconds=round((self._total - self.rows) / rate))
-        return f"{rate:,.0f} rows/s, about {left} left" if left else f"{rate:,.0f} rows/s"
+        return f"{rate:,.1f} rows/s, about {left} left" if left else f"{rate:,.1f} rows/s"
 
 
 class _Bars:

@@ -85,12 +85,22 @@ class Transactions:
         *,
         pulse: Pulse,
         ended: Callable[[str], None],
+        timeout: float = TRANSACTION_SECONDS,
     ) -> None:
-        """Touch nothing yet; `ended` is told `committed` or `aborted` of each."""
+        """Touch nothing yet.
+
+        Args:
+            connection: to the brokers.
+            transactional_id: without the prefix.
+            pulse: of the process.
+            ended: told `committed` or `aborted` of each transaction.
+            timeout: seconds after which Kafka gives one up that is left open.
+        """
         self._connection = connection
         self._id = transactional_id
         self._pulse = pulse
         self._ended = ended
+        self._timeout = timeout
         self._producer = self._make()
         self._open = False
         self._begun = 0.0
@@ -158,10 +168,12 @@ class Transactions:
     def _make(self) -> Producer:
         settings = self._connection.settings
         # A batch that is longer than a row may be is more than the topic takes.
-        batch = {"batch.size": min(_BATCH_BYTES, settings.max_message_bytes)}
-        return make_producer(
-            self._connection, transactional_id=self._id, extra=batch | settings.properties
-        )
+        extra = {
+            "batch.size": min(_BATCH_BYTES, settings.max_message_bytes),
+            **settings.properties,
+            "transaction.timeout.ms": int(self._timeout * 1000),
+        }
+        return make_producer(self._connection, transactional_id=self._id, extra=extra)
 
     def _begin(self) -> None:
         self._broken = None
@@ -205,7 +217,7 @@ class Transactions:
                 self._open = False
                 self._pause(error, deadline)
                 return False
-        if error.code() not in _FENCED or self._pulse.clock() - self._begun < TRANSACTION_SECONDS:
+        if error.code() not in _FENCED or self._pulse.clock() - self._begun < self._timeout:
             raise self._fault(error)
         # Open for so long, Kafka gives a transaction up, and its producer with it. Somebody else
         # may have come in its place: looked for first, since taking the id back fences them.
@@ -245,7 +257,7 @@ class Transactions:
                     raise KeyboardInterrupt
 
     def _abandon(self) -> None:
-        """Abort, if that can be had soon; else Kafka does, after `TRANSACTION_SECONDS`."""
+        """Abort, if that can be had soon; else Kafka does, after the timeout."""
         self._open = False
         try:
             self._producer.abort_transaction(CLOSING_SECONDS)

@@ -69,30 +69,27 @@ class Waiting:
         Raises:
             KeyboardInterrupt: asked to end.
         """
-        unseen: Deadline | None = self._pulse.deadline(_HINT_SECONDS)
-        still: Deadline | None = self._pulse.deadline(_STILL_SECONDS)
-        done = 0
+        patience: Deadline | None = self._pulse.deadline(_HINT_SECONDS)
+        done: int | None = None
         while True:
             status = self.look()
-            if status is not None:
-                if status.state == "complete":
-                    return status
-                unseen = None
-                if status.done != done and still is not None:
-                    done, still = status.done, self._pulse.deadline(_STILL_SECONDS)
-            if unseen is not None and unseen.passed:
-                unseen = None
-                self._hint_at_sink()
-            elif unseen is None and still is not None and still.passed:
-                still = None
-                self._say(
-                    f"no outcome has come for {_STILL_SECONDS:.0f} s; see whether workers run "
-                    "(`python -m worker`)"
-                )
+            if status is not None and status.state == "complete":
+                return status
+            if status is not None and status.done != done:
+                done = status.done
+                patience = self._pulse.deadline(_STILL_SECONDS)
+            if patience is not None and patience.passed:
+                patience = None
+                self._say(self._hint(known=done is not None))
             self._pulse.wait(_LOOK_SECONDS)
 
-    def _hint_at_sink(self) -> None:
-        self._say(
+    def _hint(self, *, known: bool) -> str:
+        if known:
+            return (
+                f"no outcome has come for {_STILL_SECONDS:.0f} s; see whether workers run "
+                "(`python -m worker`)"
+            )
+        return (
             f"nothing of job {self._job} is at {self._results.where} yet, where results are "
             "expected; a sink (`python -m sink csv` or `postgres`) must run with the same "
             "PAIRSCORE_RESULTS or PAIRSCORE_POSTGRES_URL"
