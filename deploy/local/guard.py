@@ -123,12 +123,15 @@ def _remove(names: list[str]) -> None:
             return True
         return False
 
-    client = docker.from_env()
     # One that was being created when the parent died may turn up only now.
     deadline = time.monotonic() + STOP_SECONDS
-    while (names := [name for name in names if not removed(name)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    client.close()
+    try:
+        with contextlib.closing(docker.from_env()) as client:
+            while names and time.monotonic() < deadline:
+                names = [name for name in names if not removed(name)]
+                time.sleep(0.1 if names else 0.0)
+    except (docker.errors.DockerException, OSError) as error:
+        sys.stderr.write(f"deploy.local: Docker may have kept {', '.join(names)}: {error}\n")
 
 
 def _requests(parent: int) -> Iterator[dict[str, Any]]:
@@ -170,9 +173,11 @@ def main() -> None:
     finally:
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
-        guard.end()
-        if not given:
-            shutil.rmtree(folder)
+        try:
+            guard.end()
+        finally:
+            if not given:
+                shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
