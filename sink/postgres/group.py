@@ -27,6 +27,12 @@ GROUP: Final = "sink-postgres"
 _LAG_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _OPENING_SECONDS: Final = 0.02
+_NEWCOMER_SECONDS: Final = 0.1
+# A sink keeps what it has when another comes or goes, whichever protocol it is.
+_STICKY: Final = {
+    "consumer": {"group.remote.assignor": "uniform"},
+    "classic": {"partition.assignment.strategy": "cooperative-sticky"},
+}
 _REFUSED: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -81,7 +87,15 @@ class GroupSource:
         self._consumer: Consumer = make_consumer(
             connection,
             group=GROUP,
-            extra={"auto.offset.reset": "error", "on_commit": _on_commit},
+            extra={
+                **_STICKY[connection.settings.group_protocol],
+                # A position that is lost is an event here, never a jump.
+                "auto.offset.reset": "error",
+                "on_commit": _on_commit,
+                # Per partition; a backlog would fill memory with what is not stored any sooner.
+                "queued.min.messages": 10_000,
+                "queued.max.messages.kbytes": 16_384,
+            },
         )
 
     def begin(self) -> None:
@@ -101,8 +115,7 @@ class GroupSource:
         """
         self._reopen_contested()
         self._moved.clear()
-        wait = min(seconds, _OPENING_SECONDS) if self._opening_due else seconds
-        records = [m for m in self._consumer.consume(most, wait) if self._is_record(m)]
+        records = [m for m in self._consume(most, seconds) if self._is_record(m)]
         if self._moved:
             # Which side of its going and coming back they were read on cannot be told.
             records = [m for m in records if _place(m) not in self._moved]
@@ -141,6 +154,14 @@ class GroupSource:
     def close(self) -> None:
         """Leave the group; the others have the partitions at once."""
         self._consumer.close()
+
+    def _consume(self, most: int, seconds: float) -> list[Message]:
+        # What the group has to say does not end the wait for records.
+        if self._opening_due:
+            seconds = min(seconds, _OPENING_SECONDS)
+        elif not self._holdings.held:
+            seconds = min(seconds, _NEWCOMER_SECONDS)
+        return self._consumer.consume(most, seconds)
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()

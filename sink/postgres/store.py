@@ -113,6 +113,7 @@ class PostgresStore:
         stored: Stored | None = None
         while stored is None:
             held = self._holdings.held
+            batch = batch.without(batch.next_offsets.keys() - held.keys(), self._topics)
             next_offsets = {p: max(n, held[p].read) for p, n in batch.next_offsets.items()}
             try:
                 stored = self._write(batch, next_offsets)
@@ -122,6 +123,7 @@ class PostgresStore:
             else:
                 self._holdings.stored(next_offsets)
         self._refused = False
+        self._look_at = self._clock()
         return stored
 
     def finish_jobs(self) -> Finished:
@@ -178,11 +180,10 @@ class PostgresStore:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._set_up(self._address.connect(NAME))
-        assert self._connection is not None  # noqa: S101
+            return self._set_up(self._address.connect(NAME))
         return self._connection
 
-    def _set_up(self, connection: Connection) -> None:
+    def _set_up(self, connection: Connection) -> Connection:
         try:
             prepare(connection)
             statements.set_up(connection, self._statement_seconds)
@@ -190,3 +191,4 @@ class PostgresStore:
             connection.close()
             raise
         self._connection = connection
+        return connection

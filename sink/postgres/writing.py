@@ -26,7 +26,7 @@ ORDER BY topic, partition FOR UPDATE OF offsets
 _STORE: Final[LiteralString] = f"""
 WITH stored AS (
     INSERT INTO pairscore.scores ({COLUMNS})
-    SELECT {COLUMNS} FROM pg_temp.pairscore_staging ORDER BY job, row
+    SELECT {COLUMNS} FROM pg_temp.pairscore_staging ORDER BY job, row, ctid
     ON CONFLICT DO NOTHING
     RETURNING job, coalesce(error, '') AS error, model
 ), counted AS (

@@ -7,6 +7,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from pydantic import SecretStr
 
+from pairscore.errors import EnvironmentFault
 from pairscore.pair import Reason
 from shared.messages import ScoreMessage
 from shared.results.postgres.connection import Address, Connection
@@ -74,7 +75,11 @@ class PostgresResults:
         try:
             version(self._connection)
         except psycopg.Error as error:
+            self._connection.close()
             raise self._address.fault(error) from None
+        except EnvironmentFault:
+            self._connection.close()
+            raise
 
     @property
     def where(self) -> str:

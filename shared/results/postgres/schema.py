@@ -11,7 +11,9 @@ from pairscore.errors import EnvironmentFault
 from shared.results.postgres.connection import SETTING, Connection, one_line
 
 _LOCK: Final = 0x70616972  # "pair"
-_ENCODING: Final = "UTF8"
+_ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
+"""Those that hold every character; the second takes bytes as they come."""
+
 
 _FIRST: Final[LiteralString] = """
 CREATE TABLE pairscore.scores (
@@ -128,7 +130,7 @@ def version(connection: Connection) -> int:
         EnvironmentFault: it is of a newer pairscore.
         psycopg.Error: the server is gone, or does not let us look.
     """
-    if connection.execute("SELECT to_regclass('pairscore.version')").fetchone() == (None,):
+    if not _exists(connection, "pg_tables", "schemaname = 'pairscore' AND tablename = 'version'"):
         return 0
     found = connection.execute("SELECT coalesce(max(version), 0) FROM pairscore.version").fetchone()
     number = int(found[0]) if found else 0
@@ -144,7 +146,7 @@ def _upgrade(connection: Connection) -> None:
     found = version(connection)
     if found == 0:
         # Asked first, because making one that is there needs rights that using it does not.
-        if connection.execute("SELECT to_regnamespace('pairscore')").fetchone() == (None,):
+        if not _exists(connection, "pg_namespace", "nspname = 'pairscore'"):
             connection.execute("CREATE SCHEMA pairscore")
         connection.execute(
             "CREATE TABLE pairscore.version (version integer PRIMARY KEY, "
@@ -155,10 +157,17 @@ def _upgrade(connection: Connection) -> None:
         connection.execute("INSERT INTO pairscore.version (version) VALUES (%s)", (number,))
 
 
+def _exists(connection: Connection, catalogue: LiteralString, condition: LiteralString) -> bool:
+    # Not by to_regclass() and the like: those go by a cache, which may not have heard yet of what
+    # another session made while this one waited for the lock.
+    found = connection.execute(f"SELECT FROM pg_catalog.{catalogue} WHERE {condition}")
+    return found.rowcount > 0
+
+
 def _check_encoding(connection: Connection) -> None:
     found = connection.info.parameter_status("server_encoding")
-    if found != _ENCODING:
+    if found not in _ENCODINGS:
         raise EnvironmentFault(
             f"{SETTING}: the database {connection.info.dbname} keeps text as {found}, which has "
-            f"not every character; use one whose encoding is {_ENCODING}"
+            f"not every character; use one whose encoding is UTF8"
         )
