@@ -49,7 +49,7 @@ class Watchdog:
 
     The stacks of all threads go to the log first. A thread that never gives the interpreter's lock
     back stops this one too: then faulthandler ends the process, after four times as long, with its
-    own dump and the exit code 1.
+    own dump and the exit code 1. (It also ends one that was stopped for so long.)
     """
 
     def __init__(

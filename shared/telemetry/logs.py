@@ -23,10 +23,21 @@ def configure_logging(settings: TelemetrySettings, service: str) -> None:
     A line has `ts` (UTC, RFC 3339), `level`, `service`, `logger`, `message`, everything that the
     call gave as `extra`, and `exception` where there is one.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_formatter(settings, service, sys.stderr))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a progress bar puts itself in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def _formatter(settings: TelemetrySettings, service: str, stream: TextIO) -> logging.Formatter:

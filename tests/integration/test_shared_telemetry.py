@@ -3,6 +3,7 @@
 import logging
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -165,7 +166,24 @@ def closed(client: socket.socket) -> bool:
         return True
 
 
-def test_nothing_is_left_when_the_block_is(caplog):
+def test_a_defect_in_an_answer_is_logged_and_the_next_one_is_given(served, caplog, monkeypatch):
+    monkeypatch.setattr(served.metrics.registry, "collect", lambda: 1 / 0)
+    with pytest.raises(requests.ConnectionError):
+        served.get("/metrics")
+    wait_until(lambda: "ZeroDivisionError" in caplog.text)
+    assert served.says("/livez") == (200, "alive")
+
+
+def test_a_client_that_goes_away_is_no_defect(served, caplog):
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=SECONDS) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert served.says("/livez") == (200, "alive")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_nothing_is_left_when_the_block_is():
     before = threading.active_count()
     with serving(any_port(), Metrics("sink"), Health()) as port:
         hanging = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)

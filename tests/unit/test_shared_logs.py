@@ -166,6 +166,22 @@ def test_lines_go_to_stderr_once_and_warnings_of_python_with_them():
     assert "UserWarning: old" in second["message"]
 
 
+def test_lines_go_where_stderr_is_at_the_moment():
+    script = (
+        LOGGING
+        + """
+import io
+sys.stderr = io.StringIO()
+log.info("into the bar")
+sys.stdout.write(sys.stderr.getvalue())
+"""
+    )
+    command = [sys.executable, "-c", script, "log_format=text"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert shown.stdout.endswith("sink: into the bar\n")
+    assert "into the bar" not in shown.stderr
+
+
 def test_the_level_is_the_settings():
     assert len(run("log_format=json", "log_level=debug")) == 3
     assert len(run("log_format=json", "log_level=warning")) == 1

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -13,6 +14,7 @@ from pairscore.pair import Reason
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.metrics import CATALOGUE, Metric, Metrics
 
+ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = {"job", "url", "host", "caption", "row", "offset", "source", "path"}
 
 
@@ -59,6 +61,7 @@ def test_a_service_shows_its_own_metrics_and_those_of_all(service):
     assert all(name.startswith(prefixes) for name in found)
     other = "pairscore_sink_" if service == "worker" else "pairscore_worker_"
     assert not any(name.startswith(other) for name in found)
+    assert not any(name.endswith("_created") for name in found)
 
 
 def test_every_reason_is_there_at_zero_from_the_start():
@@ -143,3 +146,10 @@ def test_counting_costs_a_worker_no_more_than_it_can_spare():
         metrics.inc(catalogue.WORKER_OUTCOMES, error="")
     # About 1 us here; at 8,000 rows a second, 20 us would be a sixth of the loop's time.
     assert (time.thread_time() - began) / 10_000 < 20e-6
+
+
+@pytest.mark.parametrize("metric", [m for m in CATALOGUE if m.service], ids=lambda m: m.name)
+def test_its_service_counts_every_metric(metric):
+    [name] = [name for name, value in vars(catalogue).items() if value is metric]
+    sources = (ROOT / metric.service).glob("**/*.py")
+    assert any(re.search(rf"\b{name}\b", source.read_text()) for source in sources)

@@ -1,9 +1,11 @@
 """The watchdog: it bites a loop that stands still, and no other."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -33,6 +35,23 @@ def keep_the_lock():
 with Watchdog(health, float(sys.argv[2]), name="worker"):
     threading.Thread(target=stand_still, name="helper", daemon=True).start()
     globals()[sys.argv[1]]()
+"""
+
+
+BEATING = """
+import sys
+from shared.shutdown import StopSignal
+from shared.telemetry.health import Health
+from shared.watchdog import Watchdog
+
+stop, health = StopSignal(), Health()
+stop.install()
+with Watchdog(health, 1.0, name="worker"):
+    while not stop.asked:
+        health.beat()
+        sys.stdout.write("x")
+        sys.stdout.flush()
+        stop.wait(0.01)
 """
 
 
@@ -121,6 +140,23 @@ def test_a_log_that_hangs_does_not_keep_the_process():
     with subprocess.Popen(command, stdout=reading, stderr=writing) as process:
         try:
             assert process.wait(SECONDS) == EXIT_STALLED
+        finally:
+            process.kill()
+
+
+def test_a_process_that_was_stopped_goes_on():
+    command = [sys.executable, "-c", BEATING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(1) == b"x"
+            process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() - began > 2.0)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout.read(100)
+            process.terminate()
+            assert (process.communicate(timeout=SECONDS)[1], process.returncode) == (b"", 0)
         finally:
             process.kill()
 
