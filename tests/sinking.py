@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,11 +185,13 @@ class Place:
                     self.producer.produce(self.topics.scores, message.encode(), key_of(message.url))
             self.producer.commit_transaction(DEADLINE)
 
-    def publish_bytes(self, values: Sequence[bytes | None], topic: str | None = None) -> None:
-        """Publish what may be no message at all, to partition 0."""
+    def publish_bytes(
+        self, values: Sequence[bytes | None], topic: str | None = None, partition: int = 0
+    ) -> None:
+        """Publish what may be no message at all."""
         self.producer.begin_transaction()
         for value in values:
-            self.producer.produce(topic or self.topics.scores, value, b"key", partition=0)
+            self.producer.produce(topic or self.topics.scores, value, b"key", partition)
         self.producer.commit_transaction(DEADLINE)
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -304,6 +308,16 @@ class Sink:
         """Ask it to end; its exit code."""
         self.process.terminate()
         return self.process.wait(DEADLINE)
+
+
+def get(sink: Sink, path: str) -> tuple[int, str]:
+    """What the sink's port answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{sink.port}{path}", timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def place(servers: str, prefix: str, folder: Path, **settings: Any) -> Place:

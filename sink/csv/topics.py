@@ -4,17 +4,29 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
 from shared.clients import Connection, end_offsets
+from shared.shutdown import Deadline
 from sink.csv.offsets import Range
 from sink.intake import Place
 
 LOOK_SECONDS: Final = 30.0
 _TIMEOUT: Final = 20.0
+_PAUSE: Final = 0.2
+_PASSING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,8 @@ class TopicWatch:
         connection: Connection,
         admin: AdminClient,
         names: Collection[str],
+        *,
+        look_seconds: float = LOOK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
@@ -40,7 +54,8 @@ class TopicWatch:
         self._names = names
         self._clock = clock
         self._asked: dict[str, Future[TopicDescription]] = {}
-        self._ask_at = clock() + LOOK_SECONDS
+        self._look_seconds = look_seconds
+        self._ask_at = clock() + look_seconds
 
     def read(self) -> dict[str, Found]:
         """The topics, by name.
@@ -48,10 +63,9 @@ class TopicWatch:
         Raises:
             EnvironmentFault: the brokers do not answer.
         """
-        try:
-            return {name: _found(future.result(_TIMEOUT)) for name, future in self._ask().items()}
-        except (KafkaException, TimeoutError) as error:
-            raise self._connection.fault(_reason(error)) from None
+        return self._insist(
+            lambda: {name: _found(each.result(_TIMEOUT)) for name, each in self._ask().items()}
+        )
 
     def look(self) -> Mapping[str, Found]:
         """The topics where an answer has come since it was asked last; empty otherwise."""
@@ -62,7 +76,7 @@ class TopicWatch:
         if not all(future.done() for future in self._asked.values()):
             return {}
         answers, self._asked = self._asked, {}
-        self._ask_at = self._clock() + LOOK_SECONDS
+        self._ask_at = self._clock() + self._look_seconds
         # A broker that is away is seen by the consumer too, and asked again.
         return {
             name: _found(future.result()) for name, future in answers.items() if _answered(future)
@@ -74,18 +88,31 @@ class TopicWatch:
         Raises:
             EnvironmentFault: the brokers do not answer.
         """
-        try:
-            ends = end_offsets(self._admin, list(places), committed=False)
-            asked = {TopicPartition(*place): OffsetSpec.earliest() for place in places}
-            firsts = {
-                (partition.topic, partition.partition): future.result(_TIMEOUT).offset
-                for partition, future in self._admin.list_offsets(
-                    asked, request_timeout=_TIMEOUT
-                ).items()
-            }
-        except (KafkaException, TimeoutError) as error:
-            raise self._connection.fault(_reason(error)) from None
-        return {place: Range(firsts[place], ends[place]) for place in places}
+        return self._insist(lambda: self._ranges(list(places)))
+
+    def _ranges(self, places: list[Place]) -> dict[Place, Range]:
+        ends = end_offsets(self._admin, places, committed=False)
+        asked = {TopicPartition(*place): OffsetSpec.earliest() for place in places}
+        firsts = self._admin.list_offsets(asked, request_timeout=_TIMEOUT)
+        return {
+            (each.topic, each.partition): Range(
+                first.result(_TIMEOUT).offset, ends[each.topic, each.partition]
+            )
+            for each, first in firsts.items()
+        }
+
+    def _insist(self, question: Callable[[], Answer]) -> Answer:
+        """Ask again what the brokers cannot say while a partition changes its leader."""
+        deadline = Deadline(_TIMEOUT, self._clock)
+        while True:
+            try:
+                return question()
+            except (KafkaException, TimeoutError) as error:
+                found = error.args[0] if error.args else None
+                reason = found if isinstance(found, KafkaError) else None
+                if reason is None or reason.code() not in _PASSING or deadline.passed:
+                    raise self._connection.fault(reason) from None
+            time.sleep(_PAUSE)
 
     def _ask(self) -> "dict[str, Future[TopicDescription]]":
         wanted = TopicCollection(list(self._names))
@@ -98,8 +125,3 @@ def _found(description: TopicDescription) -> Found:
 
 def _answered(future: "Future[TopicDescription]") -> bool:
     return future.exception() is None
-
-
-def _reason(error: BaseException) -> KafkaError | None:
-    found = error.args[0] if error.args else None
-    return found if isinstance(found, KafkaError) else None

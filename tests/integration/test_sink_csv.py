@@ -3,15 +3,13 @@
 import gzip
 import json
 import random
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from shared.results.folder import FolderResults
 from tests.fetching import wait_until
-from tests.sinking import DEADLINE, MODEL, ODD, Job, Place, Sink, job_of, place, plain_job
+from tests.sinking import DEADLINE, MODEL, ODD, Job, Place, get, job_of, place, plain_job
 
 
 @pytest.fixture
@@ -151,12 +149,3 @@ def test_many_jobs_at_once_each_get_their_own(where, tmp_path):
         finish(where, *jobs)
     for job in jobs:
         where.assert_exact(job)
-
-
-def get(sink: Sink, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{sink.port}{path}", timeout=10) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()

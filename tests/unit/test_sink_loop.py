@@ -38,6 +38,7 @@ class Script:
         self.told: list[Mapping[Place, int]] = []
         self.waits: list[float] = []
         self.refusals: list[str] = []
+        self.refused = False
         self.finished: list[Finished | str] = []
         self.when_idle: Callable[[], None] = stop.ask
         self.lag: int | None = None
@@ -46,7 +47,7 @@ class Script:
         self.waits.append(seconds)
         if self.held or not self.records:
             self.clock.seconds += seconds
-            if not self.records and not self.held:
+            if not self.records:
                 self.when_idle()
             return []
         taken, self.records = self.records[:most], self.records[most:]
@@ -63,6 +64,7 @@ class Script:
 
     def store(self, batch: Batch) -> Stored:
         if self.refusals:
+            self.refused = True
             raise StoreFault(self.refusals.pop(0))
         self.batches.append(batch)
         return Stored({"": len(batch.scores)}, 1, {})
@@ -163,9 +165,8 @@ def test_what_is_refused_is_offered_again_and_nothing_is_taken_meanwhile(records
 
 def test_what_was_taken_is_offered_once_more_at_the_end(records):
     setting = Setting(records)
-    setting.script.when_idle = lambda: None
+    setting.script.when_idle = lambda: setting.stop.ask() if setting.script.refused else None
     setting.script.refusals = ["no"]
-    setting.script.hold = lambda _: setting.stop.ask()  # type: ignore[method-assign]
     setting.loop.run()
     assert [len(batch) for batch in setting.script.batches] == [25]
 
