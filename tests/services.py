@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from deploy import local
+from deploy.local.container import engine_must_answer
 
 Service = TypeVar("Service")
 
@@ -51,6 +52,14 @@ def postgres_service(pytestconfig: pytest.Config) -> Iterator[local.Postgres]:
 def topic_prefix() -> str:
     """What the names of a test's own topics, groups and transactional ids begin with."""
     return f"t{uuid.uuid4().hex[:8]}."
+
+
+def must_have_docker() -> None:
+    """Skip the test where no Docker engine answers: in CI too, for processes do as well."""
+    try:
+        engine_must_answer()
+    except local.WayClosed as closed:
+        pytest.skip(str(closed))
 
 
 @contextlib.contextmanager

@@ -52,38 +52,13 @@ def container(
         yield
 
 
-def _open(
-    stack: contextlib.ExitStack,
-    name: str,
-    image: str,
-    ports: Mapping[int, int],
-    variables: Mapping[str, str],
-    answers: Callable[[], bool],
-) -> None:
-    # Only here: they take as long to import as a service does to start.
-    import requests
+def engine_must_answer() -> None:
+    """See that there is a Docker engine, and on this machine.
+
+    Raises:
+        WayClosed: there is not.
+    """
     from docker.errors import DockerException  # type: ignore[import-untyped]
-    from testcontainers.core.config import testcontainers_config
-    from testcontainers.core.container import DockerContainer
-
-    testcontainers_config.ryuk_disabled = True
-    try:
-        _see_that_an_engine_answers(stack)
-        service = DockerContainer(image).with_name(name).with_envs(**variables)
-        stack.callback(service.get_docker_client().client.close)
-        for inside, outside in ports.items():
-            # Loopback alone, which the engine's client can be told but this class does not declare.
-            cast("dict[str, Any]", service.ports)[f"{inside}/tcp"] = (HOST, outside)
-        _pull(service)
-        stack.enter_context(guarded("container")).remove_at_end(name)
-        service.start()
-        _await_answer(service, answers)
-    except (DockerException, requests.RequestException) as error:
-        raise WayClosed(f"Docker: {' '.join(str(error).split())[:_CHARACTERS]}") from None
-
-
-def _see_that_an_engine_answers(stack: contextlib.ExitStack) -> None:
-    from docker.errors import DockerException
     from testcontainers.core.docker_client import DockerClient, get_docker_host
 
     address = get_docker_host() or f"unix://{_SOCKET}"
@@ -96,9 +71,39 @@ def _see_that_an_engine_answers(stack: contextlib.ExitStack) -> None:
         client = DockerClient(timeout=_ENGINE_SECONDS)
     except (DockerException, OSError):
         raise WayClosed("no Docker engine answers") from None
-    stack.callback(client.client.close)
-    if client.host() not in _LOCAL:
-        raise WayClosed(f"the Docker engine is of another machine ({client.host()})")
+    with contextlib.closing(client.client):
+        if client.host() not in _LOCAL:
+            raise WayClosed(f"the Docker engine is of another machine ({client.host()})")
+
+
+def _open(
+    stack: contextlib.ExitStack,
+    name: str,
+    image: str,
+    ports: Mapping[int, int],
+    variables: Mapping[str, str],
+    answers: Callable[[], bool],
+) -> None:
+    # Only here: they take as long to import as a service does to start.
+    import requests
+    from docker.errors import DockerException
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True
+    try:
+        engine_must_answer()
+        service = DockerContainer(image).with_name(name).with_envs(**variables)
+        stack.callback(service.get_docker_client().client.close)
+        for inside, outside in ports.items():
+            # Loopback alone, which the engine's client can be told but this class does not declare.
+            cast("dict[str, Any]", service.ports)[f"{inside}/tcp"] = (HOST, outside)
+        _pull(service)
+        stack.enter_context(guarded("container")).remove_at_end(name)
+        service.start()
+        _await_answer(service, answers)
+    except (DockerException, requests.RequestException) as error:
+        raise WayClosed(f"Docker: {' '.join(str(error).split())[:_CHARACTERS]}") from None
 
 
 def _pull(service: "DockerContainer") -> None:

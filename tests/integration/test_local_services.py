@@ -18,7 +18,7 @@ import redis as redis_client
 from deploy import local
 from deploy.local.guarding import guarded
 from tests.fetching import wait_until
-from tests.services import had
+from tests.services import had, must_have_docker
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
@@ -341,10 +341,10 @@ def test_command_without_java_says_so_in_one_line() -> None:
 
 @pytest.mark.parametrize("service", ["redis", "postgres"])
 def test_container_answers_and_is_removed_when_its_user_is_killed(service: str) -> None:
-    with had(getattr(local, service)()) as had_service:
-        if had_service.how != "docker":
-            pytest.skip("no Docker engine answers")
-        assert answers(had_service)
+    must_have_docker()
+    with had(getattr(local, service)()) as contained:
+        assert contained.how == "docker"
+        assert answers(contained)
     using = f"""
 import time
 from deploy import local
@@ -353,8 +353,7 @@ with local.{service}() as service:
     time.sleep(60)
 """
     with program("-c", using) as user:
-        url = first_line(user).strip()
-        contained = type(had_service)(url, "docker")
+        contained = type(contained)(first_line(user).strip(), "docker")
         assert answers(contained)
         assert names_of_containers(service)
         user.kill()
