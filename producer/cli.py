@@ -17,7 +17,7 @@ EXIT_CODES: Final = (
 
 app = typer.Typer(
     name=PROGRAM,
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -27,8 +27,10 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root() -> None:
+def _root(context: typer.Context) -> None:
     """Publishes rows for the workers to score."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("csv")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pairscore.csv_file.records import quote_cell
@@ -17,6 +17,7 @@ from shared.clients import Connection, connect, end_offsets, make_admin, make_co
 from shared.messages import AnyMessage, JobMessage, PairMessage, Rejection, decode
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
+from tests.fetching import wait_until
 
 DEADLINE = 60.0
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +39,17 @@ class Place:
         object.__setattr__(self, "topics", Topics.of(self.settings))
 
     def create(self) -> "Place":
-        """Create the topics."""
+        """Create the topics, and wait until brokers lead them."""
         create_topics(self.settings, self.admin, connect(self.connection, self.admin))
+        wait_until(self._is_led)
         return self
+
+    def _is_led(self) -> bool:
+        try:
+            self.left_open()
+        except KafkaException:
+            return False
+        return True
 
     def environment(self, **more: str) -> dict[str, str]:
         """What the command finds in its environment."""

@@ -1,5 +1,6 @@
 """`python -m producer csv` as a process: every exit code, every dead end, and being killed."""
 
+import gzip
 import os
 import random
 import signal
@@ -148,12 +149,10 @@ def test_other_content_under_the_same_name_is_refused(here, tmp_path):
 
 def test_a_broker_that_is_not_there_is_one_line(here, tmp_path):
     source = write_set(tmp_path / "in.csv", 10)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        begun = time.monotonic()
-        ended = here.run(source, PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
-        assert time.monotonic() - begun < 30
+    address = f"127.0.0.1:{free_port()}"
+    begun = time.monotonic()
+    ended = here.run(source, PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
+    assert time.monotonic() - begun < 30
     assert ended.returncode == 3
     assert f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {address}" in (
         one_line(ended)
@@ -184,7 +183,7 @@ def test_topics_that_are_not_there_or_too_small_are_one_line(here, tmp_path):
         (
             "url,caption\nu,c\n",
             ("--limit-rate", "0"),
-            "--limit-rate: Input should be greater than 0",
+            "--limit-rate: Input should be greater",
         ),
         ("url,caption\nu,c\n", ("--what",), "--what"),
         ("", (), "the file is empty"),
@@ -246,9 +245,7 @@ def test_words_that_nobody_reads_do_not_end_it(here, tmp_path):
 
 def test_metrics_and_health_are_served_where_a_port_is_set(here, tmp_path):
     source = write_set(tmp_path / "in.csv", 2000)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {"PAIRSCORE_TELEMETRY__PORT": str(port)}
     with here.started(source, "--limit-rate", "200", **settings):
         wait_until(lambda: here.rows_published() > 0, within=60)
@@ -263,3 +260,33 @@ def test_metrics_and_health_are_served_where_a_port_is_set(here, tmp_path):
 def ask(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         return str(answer.read(), "ascii")
+
+
+def test_a_file_that_is_still_being_checked_can_be_left(here, tmp_path):
+    source = tmp_path / "in.csv.gz"
+    with gzip.open(source, "wb", compresslevel=1) as file:
+        file.write(b"url,caption\n")
+        for _ in range(100):
+            file.write(b"u,c\n" * 100_000)
+    port = free_port()
+    with here.started(source, PAIRSCORE_TELEMETRY__PORT=str(port)) as process:
+        wait_until(lambda: listens(port), within=60)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "producer: interrupted"
+    assert here.jobs() == {}
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

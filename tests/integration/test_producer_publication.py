@@ -2,83 +2,23 @@
 
 import gzip
 import threading
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from pairscore.csv_file import survey_input
 from pairscore.csv_file.records import quote_cell
 from pairscore.errors import InputError
 from producer import publication as module
-from producer.job import describe_job
-from producer.job_log import JobLog
-from producer.publication import Publication, Published
-from producer.pulse import Pulse
-from producer.transactions import TakenOver, Transactions
+from producer.publication import Published
+from producer.transactions import TakenOver
 from shared.messages import JobState, key_of
-from shared.settings import ProducerOptions
-from shared.shutdown import StopSignal
-from shared.telemetry.health import Health
 from tests.fetching import wait_until
 from tests.producing import Place, place, text_of, write_set
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.publishing import NOW, Crash, Crashing, Run
 
 
 @pytest.fixture
 def here(kafka, topic_prefix) -> Place:
     return place(kafka.bootstrap_servers, topic_prefix)
-
-
-class Crash(Exception):
-    """What a test ends a run with."""
-
-
-class Run:
-    """One run of publishing a file, and what it told."""
-
-    def __init__(self, here: Place, source: Path, job: str = "a-job", **settings) -> None:
-        options = {k: v for k, v in settings.items() if k in ProducerOptions.model_fields}
-        survey = survey_input(source, **{k: settings[k] for k in settings.keys() - options.keys()})
-        self.stop = StopSignal()
-        self.start: int | None = None
-        self.told: list[int] = []
-        pulse = Pulse(self.stop, Health())
-        self.publication = Publication(
-            survey,
-            describe_job(job, survey, NOW),
-            transactions=Transactions(
-                here.connection, f"producer.{job}", pulse=pulse, ended=lambda _: None
-            ),
-            log=JobLog(here.connection, here.admin, here.topics.jobs, pulse),
-            topics=here.topics,
-            options=ProducerOptions(**options),
-            pulse=pulse,
-            watcher=self,
-        )
-
-    def run(self) -> Published:
-        return self.publication.run()
-
-    def begins(self, start: int, *, closed: bool) -> None:
-        self.start = start
-
-    def reached(self, rows: int) -> None:
-        self.told.append(rows)
-
-
-class Crashing(Run):
-    """A run that ends with a crash after so many transactions."""
-
-    def __init__(self, *arguments, after: int, **settings) -> None:
-        super().__init__(*arguments, **settings)
-        self._after = after
-
-    def reached(self, rows: int) -> None:
-        super().reached(rows)
-        if len(self.told) == self._after:
-            raise Crash
 
 
 ODD = (

@@ -35,8 +35,9 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
         "--overwrite",
     ):
         assert option in shown
-    assert run(["--help"]) == 0
-    assert "Exit codes: 0" in capsys.readouterr().out
+    for arguments in (["--help"], []):
+        assert run(arguments) == 0
+        assert "Exit codes: 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
