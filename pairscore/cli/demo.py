@@ -4,7 +4,7 @@ import csv
 import shlex
 import subprocess
 import sys
-import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ _MARKER: Final = ".pairscore-demo"
 _LOOPBACK: Final = "127.0.0.0/8"
 _SHOWN: Final = 5
 _CELL: Final = 70
+_TURN_SECONDS: Final = 1.0
 
 
 def run_demo(
@@ -88,7 +89,9 @@ def _serve(console: Console, folder: Path, port: int, source: Path) -> None:
             raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None
         console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)
         console.out(f"score it with: {_advice(source)}", highlight=False)
-        threading.Event().wait()
+        # In turns: an endless wait never hears of a signal that comes just before it begins.
+        while True:
+            time.sleep(_TURN_SECONDS)
 
 
 def _advice(source: Path) -> str:
