@@ -13,9 +13,9 @@ from sink.csv.folder import locked
 from sink.csv.source import AssignedSource
 from sink.csv.spool import Spool
 from sink.csv.store import CsvStore
-from sink.csv.topics import TopicWatch
 from sink.intake import Intake
 from sink.running import make_loop, run_loop, surroundings
+from sink.topics import TopicWatch
 
 NAME: Final = "sink csv"
 

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pairscore.errors import EnvironmentFault
 from shared.clients import Connection, make_consumer
 from shared.topics import Topics
-from sink.csv.offsets import find_start
-from sink.csv.topics import Found, TopicWatch
 from sink.intake import Place
+from sink.offsets import find_start
+from sink.topics import Found, TopicWatch
 
 GROUP: Final = "sink-csv"
 _LAG_SECONDS: Final = 1.0

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from shared.telemetry.metrics import SINK_SPOOL_BYTES, Metrics
 from sink.csv.finish import Finisher
 from sink.csv.spool import Spool
-from sink.csv.topics import Found
 from sink.intake import Batch, Place, Stored
 from sink.loop import Finished
+from sink.topics import Found
 
 _log = logging.getLogger(__name__)
 

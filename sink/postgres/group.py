@@ -17,11 +17,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pairscore.errors import EnvironmentFault
 from shared.clients import Connection, make_consumer
 from shared.topics import Topics
-from sink.csv.offsets import find_start
-from sink.csv.topics import TopicWatch
 from sink.faults import StoreFault
 from sink.intake import Place
+from sink.offsets import find_start
 from sink.postgres.holdings import Held, Holdings
+from sink.topics import TopicWatch
 
 GROUP: Final = "sink-postgres"
 _LAG_SECONDS: Final = 1.0

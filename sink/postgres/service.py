@@ -8,12 +8,12 @@ from shared.clients import Connection, connect, make_admin
 from shared.results.postgres import Address
 from shared.settings import SinkSettings
 from shared.topics import Topics, check_topics
-from sink.csv.topics import TopicWatch
 from sink.intake import Intake
 from sink.postgres.group import GroupSource
 from sink.postgres.holdings import Holdings
 from sink.postgres.store import PostgresStore
 from sink.running import make_loop, run_loop, surroundings
+from sink.topics import TopicWatch
 
 NAME: Final = "sink postgres"
 _OF_THE_STALL: Final = 0.75

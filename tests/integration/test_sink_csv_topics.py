@@ -11,7 +11,7 @@ from confluent_kafka.admin import NewPartitions
 
 from pairscore.errors import EnvironmentFault
 from sink.csv.source import GROUP, AssignedSource
-from sink.csv.topics import TopicWatch
+from sink.topics import TopicWatch
 from tests.fetching import wait_until
 from tests.sinking import DEADLINE, Place, Sink, place, plain_job
 

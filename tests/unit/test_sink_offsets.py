@@ -2,7 +2,7 @@
 
 import pytest
 
-from sink.csv.offsets import Range, find_start
+from sink.offsets import Range, find_start
 
 PLACE = ("scores", 3)
 

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
 from shared.clients import Connection, end_offsets
 from shared.shutdown import Deadline
-from sink.csv.offsets import Range
 from sink.intake import Place
+from sink.offsets import Range
 
 LOOK_SECONDS: Final = 30.0
 _TIMEOUT: Final = 20.0
