@@ -152,6 +152,8 @@ class Loop:
         self._intake.forget(gone)
 
     def _take(self) -> None:
+        if not self._intake.batch:  # stored, or forgotten with its partitions
+            self._began = None
         most = min(_TAKE, self._options.commit_rows - len(self._intake.batch))
         if self._storing.why:
             seconds = min(_IDLE_SECONDS, self._storing.wait)
@@ -166,11 +168,11 @@ class Loop:
 
     def _due(self) -> bool:
         batch = self._intake.batch
-        if not batch or not self._storing.due:
-            return False
-        return (
-            bool(self._storing.why)
-            or len(batch) >= self._options.commit_rows
+        if self._storing.why:
+            # Even where nothing is left to store: until the store answers, nothing more is taken.
+            return self._storing.due
+        return bool(batch) and (
+            len(batch) >= self._options.commit_rows
             or batch.size >= BATCH_BYTES
             or (self._began is not None and self._left(self._began) <= 0)
         )
