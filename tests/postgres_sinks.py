@@ -24,14 +24,19 @@ from tests.sinking import COMMAND, DEADLINE, Job, Place, Sink
 def database(server: str, encoding: str = "UTF8") -> Iterator[str]:
     """The URL of an empty database."""
     name = f"t{uuid.uuid4().hex[:8]}"
+    make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 LOCALE 'C' ENCODING {}")
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    _order(server, make.format(sql.Identifier(name), encoding))
+    try:
+        yield url_of(server, dbname=name)
+    finally:
+        _order(server, drop.format(sql.Identifier(name)))
+
+
+def _order(server: str, statement: sql.Composed) -> None:
+    # A session of its own each time: the server may be restarted in between.
     with psycopg.connect(server, autocommit=True) as connection:
-        make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 LOCALE 'C' ENCODING {}")
-        connection.execute(make.format(sql.Identifier(name), encoding))
-        try:
-            yield url_of(server, dbname=name)
-        finally:
-            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            connection.execute(drop.format(sql.Identifier(name)))
+        connection.execute(statement)
 
 
 def url_of(url: str, **changes: str) -> str:
@@ -44,7 +49,7 @@ def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
     """What a query of a session of its own finds."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(query, values)
-        return cursor.fetchall() if cursor.description else []
+        return [] if cursor.description is None else cursor.fetchall()
 
 
 @dataclass
@@ -92,9 +97,17 @@ class Sinks:
         pause = 0.1  # a look is a connection of its own
         wait_until(lambda: self.complete(*jobs), within=within * 0.005 / pause)
 
+    def ready(self) -> bool:
+        """Whether the tables are there."""
+        return bool(ask(self.url, "SELECT FROM pg_tables WHERE tablename = 'scores'"))
+
     def stored(self) -> int:
         """How many outcomes are."""
         return int(ask(self.url, "SELECT count(*) FROM pairscore.scores")[0][0])
+
+    def more_than(self, rows: int) -> None:
+        """Wait until more outcomes than these are stored."""
+        wait_until(lambda: self.stored() > rows, within=DEADLINE / 10)
 
     def assert_exact(self, job: Job) -> None:
         """Every row is there once and as it was published, and everything that counts agrees."""

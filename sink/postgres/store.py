@@ -151,7 +151,8 @@ class PostgresStore:
 
     def _write(self, batch: Batch, next_offsets: Mapping[Place, int]) -> Stored:
         if not next_offsets:
-            return Stored({}, 0, {})
+            with self._transaction():  # its partitions are gone; is the database there again?
+                return Stored({}, 0, {})
         expected = {place: self._holdings.held[place].stored for place in next_offsets}
         try:
             with self._transaction() as connection:
