@@ -39,8 +39,10 @@ class FolderResults:
         with self._spool() as spool:
             if spool is None:
                 return []
-            found = spool.execute(f"{_JOBS} ORDER BY created_at DESC, id DESC").fetchall()
-            return [self._status(spool, fields[0], fields[1:]) for fields in found]
+            found = spool.execute(f"{_JOBS} ORDER BY id DESC").fetchall()
+            statuses = [self._status(spool, fields[0], fields[1:]) for fields in found]
+        # Not by SQLite: times of many zones are in no order as text.
+        return sorted(statuses, key=lambda status: status.created_at, reverse=True)
 
     def job(self, name: str) -> JobStatus | None:
         """One job; None if nothing is known of it."""
@@ -88,7 +90,10 @@ class FolderResults:
         lines = result.with_name(OUTCOMES_NAME)
         if not lines.is_file():
             raise InputError(f"job {job}: it is complete, and its outcomes are in {result}")
-        found = read_lines(lines, lambda line: int(json.loads(line)["row"]), start, limit)
+        try:
+            found = read_lines(lines, lambda line: int(json.loads(line)["row"]), start, limit)
+        except OSError as error:
+            raise EnvironmentFault(f"{lines}: cannot be read: {error.strerror or error}") from None
         return [ScoreMessage.model_validate_json(line) for line in found]
 
     def _status(self, spool: sqlite3.Connection, number: int, fields: _JobFields) -> JobStatus:

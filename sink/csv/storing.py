@@ -5,12 +5,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, TypeAlias
 
 from shared.messages import Defect, JobMessage, Rejection, ScoreMessage
 from sink.intake import Batch, Rejected, Scored, Stored
 
+_MOST_ROWS: Final = (1 << 63) - 1  # what SQLite can count; a job that claims more stays incomplete
 _STRAYS_AT_ONCE: Final = 1_000
 
 _log = logging.getLogger(__name__)
@@ -89,20 +90,21 @@ class Storing:
         job = self._job(message.job)
         if job.complete or job.rows is not None:
             return
+        rows = None if message.rows is None else min(message.rows, _MOST_ROWS)
         self._db.execute(
             "UPDATE jobs SET message = ?, rows_published = max(rows_published, ?), rows = ?, "
             "created_at = ?, updated_at = max(updated_at, ?) WHERE id = ?",
             (
                 message.encode(),
-                message.rows_published,
-                message.rows,
-                message.created_at.astimezone(UTC).isoformat(),
+                min(message.rows_published, _MOST_ROWS),
+                rows,
+                message.created_at.isoformat(),
                 self._now,
                 job.id,
             ),
         )
-        if message.rows is not None:
-            self._drop_strays(message.job, job.id, message.rows)
+        if rows is not None:
+            self._drop_strays(message.job, job.id, rows)
 
     def _add(self, name: str, job: _Job, scores: list[Scored]) -> None:
         if job.complete:

@@ -1,5 +1,6 @@
 """The spool stores each row once, with counters that always agree, or nothing of a batch."""
 
+import json
 import sqlite3
 import stat
 from datetime import UTC, datetime
@@ -16,8 +17,9 @@ from shared.results.spool import spool_path
 from sink.csv.finish import Finisher
 from sink.csv.spool import Spool
 from sink.faults import StoreFault
-from sink.intake import Batch, Rejected
+from sink.intake import Batch, Intake, Rejected
 from tests.spooling import TOPICS, batch_of, now, spool_in
+from tests.unit.test_sink_intake import Taken
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -250,3 +252,89 @@ def test_a_spool_at_rest_can_be_read_by_who_may_not_write(tmp_path):
         assert len(FolderResults(tmp_path).jobs()) == 1
     finally:
         folder.chmod(stat.S_IRWXU)
+
+
+EDGE_TIMES = st.sampled_from(
+    ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00.000001Z"]
+)
+EDGE_NUMBERS = st.one_of(st.integers(0, 9), st.sampled_from([1 << 62, 1 << 63, 10**30]))
+EDGE_SIMILARITIES = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0, -0.0, 10**300])
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(
+        st.tuples(st.text(), st.text(), st.lists(st.text(), max_size=4), st.none() | st.text()),
+        max_size=6,
+    ),
+    similarity=EDGE_SIMILARITIES,
+    attempts=EDGE_NUMBERS,
+    time=EDGE_TIMES,
+    header=st.lists(st.text(), max_size=3),
+    form=st.none()
+    | st.fixed_dictionaries(
+        {
+            "delimiter": st.characters(exclude_categories=["Cs"]),
+            "terminator": st.sampled_from(["\n", "\r"]),
+            "output_name": st.text(min_size=1),
+            "dropped": st.lists(EDGE_NUMBERS, max_size=3),
+            "details": st.booleans(),
+            "header_raw": st.none() | st.text(),
+        }
+    ),
+)
+def test_nothing_that_is_a_message_stops_the_sink(
+    tmp_path_factory, texts, similarity, attempts, time, header, form
+):
+    results = tmp_path_factory.mktemp("edge")
+    outcomes = [
+        {
+            "job": "edge",
+            "row": row,
+            "url": url,
+            "caption": caption,
+            "columns": columns,
+            **({"error": "internal", "error_detail": raw} if row % 2 else {}),
+            **({} if row % 2 else {"similarity": similarity, "cosine": 0.5}),
+            "raw": raw,
+            "model": url,
+            "attempts": attempts,
+            "scored_at": time,
+            "v": 1,
+        }
+        for row, (url, caption, columns, raw) in enumerate(texts)
+    ]
+    told = {
+        "v": 1,
+        "job": "edge",
+        "source": "s",
+        "header": header,
+        "csv": form,
+        "rows": len(texts),
+        "rows_published": len(texts),
+        "state": "closed",
+        "created_at": time,
+    }
+    beyond = {**told, "job": "beyond", "rows": 10**30, "rows_published": 10**30}
+    intake = Intake(TOPICS)
+    intake.add(
+        [
+            *(Taken(TOPICS.scores, 0, at, _json(each)) for at, each in enumerate(outcomes)),
+            *(Taken(TOPICS.jobs, 0, at, _json(each)) for at, each in enumerate([told, beyond])),
+        ]
+    )
+    with spool_in(results) as spool:
+        spool.store(intake.batch)
+        finish(results, spool)
+    kept = FolderResults(results)
+    assert len(kept.jobs()) + kept.rejected() >= 1
+    status = kept.job("edge")
+    if not intake.batch.rejected:
+        assert status is not None
+        assert (status.state, status.done) == ("complete", len(texts))
+
+
+def _json(message: dict[str, object]) -> bytes:
+    return json.dumps(message, ensure_ascii=False).encode()
