@@ -44,6 +44,7 @@ def _settings(options: argparse.Namespace) -> SinkSettings:
     names: dict[tuple[str, ...], str] = {}
     if getattr(options, "results", None) is not None:
         overrides["results"] = options.results
+        overrides["postgres_url"] = None  # who names a folder wants to see that
         names["results",] = "--results"
     return read_service_settings(SinkSettings, overrides, option_names=names)
 

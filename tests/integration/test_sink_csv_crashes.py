@@ -5,8 +5,10 @@ import signal
 
 import pytest
 
+from deploy import local
 from tests.fetching import wait_until
-from tests.sinking import DEADLINE, Place, place, plain_job
+from tests.services import had
+from tests.sinking import DEADLINE, Place, get, place, plain_job
 
 ROWS = 4_000
 
@@ -43,3 +45,23 @@ def test_a_sink_killed_again_and_again_writes_every_row_once(where, tmp_path, re
         assert sink.terminate() == 0
     for job in jobs:
         where.assert_exact(job)
+
+
+def test_a_broker_that_is_killed_and_comes_back_loses_no_row(topic_prefix, tmp_path):
+    with had(local.kafka(native=True)) as own:
+        where = place(own.bootstrap_servers, topic_prefix, tmp_path)
+        job = plain_job("outage", ROWS, tmp_path / "in")
+        where.publish(job.scores[: ROWS // 2])
+        with where.sink() as sink:
+            wait_until(lambda: stored(where) == ROWS // 2, within=DEADLINE)
+            (node,) = own.nodes
+            own.kill(node)
+            wait_until(lambda: sink.said("kafka: "), within=DEADLINE)
+            assert get(sink, "/livez")[0] == 200
+            own.start(node)
+            where.publish([*job.scores[ROWS // 2 :], job.closed])
+            wait_until(lambda: where.complete("outage"), within=DEADLINE)
+            assert sink.terminate() == 0
+            warnings = [line["message"] for line in sink.lines if line["level"] != "info"]
+        where.assert_exact(job)
+        assert len(warnings) < 20, warnings

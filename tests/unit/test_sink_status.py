@@ -118,6 +118,12 @@ def test_the_command_prints_json(results, capsys):
     assert json.loads(capsys.readouterr().out)["failed"] == {"http_error": 1}
 
 
+def test_the_folder_that_was_named_is_shown(results, capsys, monkeypatch):
+    monkeypatch.setenv("PAIRSCORE_POSTGRES_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert main(["status", "first", "--results", str(results)]) == 0
+    assert capsys.readouterr().out.startswith("job first: closed\n")
+
+
 def test_an_empty_store_says_so(tmp_path, capsys):
     assert main(["status", "--results", str(tmp_path / "none")]) == 0
     assert capsys.readouterr().out == (
