@@ -1,6 +1,7 @@
 """A `Fetcher` whose results a test can wait for."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
@@ -110,8 +111,9 @@ def parsed_url(text: str) -> Url:
 
 def wait_until(condition: Callable[[], bool], within: float = DEADLINE) -> None:
     """Wait for what another thread or process is about to do, at most `within` seconds."""
-    pause, waited = threading.Event(), 0.0
+    pause, step = threading.Event(), 0.005
+    end = time.monotonic() + within
     while not condition():
-        assert waited < within, "it did not happen"
-        pause.wait(0.005)
-        waited += 0.005
+        assert time.monotonic() < end, "it did not happen"
+        pause.wait(step)
+        step = min(0.1, 2 * step)  # a condition may cost the other one time

@@ -63,7 +63,7 @@ class Intake:
         if failure:
             return Malformed(pair, failure)
         delay = self._delays.get(topic)
-        due = None if delay is None else _timestamp(message) * _MS + delay
+        due = None if delay is None else timestamp(message) * _MS + delay
         return ToScore(pair, topic == self._interactive, due)
 
 
@@ -72,13 +72,14 @@ def _origin(topic: str, message: Message) -> Origin:
         topic=topic,
         partition=message.partition() or 0,
         offset=message.offset() or 0,
-        timestamp=_timestamp(message),
+        timestamp=timestamp(message),
         key=_bytes(message.key()),
         value=_bytes(message.value()),
     )
 
 
-def _timestamp(message: Message) -> int:
+def timestamp(message: Message) -> int:
+    """When a record was published: milliseconds since the epoch."""
     kind, milliseconds = message.timestamp()
     return 0 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
 

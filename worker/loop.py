@@ -17,7 +17,7 @@ from pairscore.errors import EnvironmentFault
 from shared.shutdown import Deadline
 from shared.topics import Topics
 from worker.backpressure import Backpressure
-from worker.intake import Intake, Malformed, ToScore
+from worker.intake import Intake, Malformed, ToScore, timestamp
 from worker.ledger import Ledger, Partition
 from worker.meter import Meter
 from worker.parking import Parking
@@ -28,6 +28,7 @@ from worker.transactions import Aborted, Fatal, Transactions
 _log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 1_000
+_MS: Final = 1e-3
 _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
 _TRANSACTION_SECONDS: Final = 45.0  # longer than Kafka leaves one open, shorter than the watchdog
@@ -142,7 +143,9 @@ class Worker:
         )
         if self._is_due():
             self._publish(_TRANSACTION_SECONDS)
-        self._meter.show(self._ledger, self._scoring.in_flight, self._backpressure.paused)
+        self._meter.show(
+            self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
+        )
 
     def _poll(self) -> list[Message]:
         busy = self._scoring.in_flight or self._ledger.unconfirmed > len(self._parking)
@@ -165,9 +168,10 @@ class Worker:
             return
         if error is not None:
             self._ledger.reached(partition, offset)
+            self._meter.reached_end(partition)
             return
         record = self._ledger.observe(partition, offset, len(message))
-        self._meter.read(topic)
+        self._meter.read(partition, timestamp(message) * _MS)
         arrival = self._intake.read(topic, message)
         if isinstance(arrival, ToScore):
             task = Task(record, arrival.pair)
@@ -273,6 +277,7 @@ class Worker:
     def _forget_waits(self, partition: Partition) -> None:
         self._parking.forget(partition)
         self._backpressure.forget(partition)
+        self._meter.reached_end(partition)
 
     def _complain(self, error: KafkaError, topic: str | None) -> None:
         if error.fatal():

@@ -8,7 +8,7 @@ from shared.messages import PairMessage
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
-from worker.ledger import Ledger, Plan
+from worker.ledger import Ledger, Partition, Plan
 from worker.publication import Kind, Publication
 
 _COUNTED = {
@@ -25,6 +25,8 @@ class Meter:
         self._metrics = metrics
         self._health = health
         self._read: Counter[str] = Counter()
+        self._behind: dict[Partition, float] = {}
+        self._shown: set[str] = set()
 
     def model(self, labels: Mapping[str, str]) -> None:
         """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
@@ -34,9 +36,14 @@ class Meter:
         """The loop goes round."""
         self._health.beat()
 
-    def read(self, topic: str) -> None:
-        """A record was taken."""
-        self._read[topic] += 1
+    def read(self, partition: Partition, published_at: float) -> None:
+        """A record was taken; it was published then, in seconds since the epoch."""
+        self._read[partition[0]] += 1
+        self._behind[partition] = published_at
+
+    def reached_end(self, partition: Partition) -> None:
+        """Nothing more is to be taken from a partition now, or not by this worker."""
+        self._behind.pop(partition, None)
 
     def finished(self, pair: PairMessage, now: datetime) -> None:
         """A row has an outcome that is still ours to publish."""
@@ -66,12 +73,18 @@ class Meter:
         self._metrics.set(catalogue.WORKER_ASSIGNED, assigned)
         self._health.ready(assigned > 0, "no partitions are assigned")
 
-    def show(self, ledger: Ledger[Publication], in_flight: int, paused: int) -> None:
-        """How full the worker is."""
+    def show(self, ledger: Ledger[Publication], in_flight: int, paused: int, now: float) -> None:
+        """How full the worker is, and how far behind; `now` is seconds since the epoch."""
         self._metrics.set(catalogue.WORKER_IN_FLIGHT, in_flight)
         self._metrics.set(catalogue.WORKER_UNCONFIRMED, ledger.unconfirmed)
         self._metrics.set(catalogue.WORKER_UNCONFIRMED_BYTES, ledger.unconfirmed_bytes)
         self._metrics.set(catalogue.WORKER_PAUSED, paused)
+        oldest = dict.fromkeys(self._shown, now)
+        for (topic, _), published_at in self._behind.items():
+            oldest[topic] = min(published_at, oldest.get(topic, now))
+        for topic, published_at in oldest.items():
+            self._metrics.set(catalogue.WORKER_OLDEST, now - published_at, topic=topic)
+        self._shown.update(oldest)
         for topic, count in self._read.items():
             self._metrics.inc(catalogue.WORKER_RECORDS, count, topic=topic)
         self._read.clear()

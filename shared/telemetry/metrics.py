@@ -91,6 +91,12 @@ WORKER_DEAD_LETTERS: Final = Metric(
 WORKER_RECORDS: Final = Metric(
     "pairscore_worker_records_total", "counter", "Records taken, by topic.", (_TOPIC,)
 )
+WORKER_OLDEST: Final = Metric(
+    "pairscore_worker_oldest_unread_seconds",
+    "gauge",
+    "Age of the record taken last, of the partition that is furthest behind; 0 where all is read.",
+    (_TOPIC,),
+)
 WORKER_COMMITS: Final = Metric(
     "pairscore_worker_commits_total", "counter", "Transactions ended.", (_RESULT,)
 )
@@ -182,6 +188,7 @@ CATALOGUE: Final = (
     WORKER_RETRIES,
     WORKER_DEAD_LETTERS,
     WORKER_RECORDS,
+    WORKER_OLDEST,
     WORKER_COMMITS,
     WORKER_COMMIT_SECONDS,
     WORKER_ROW_SECONDS,

