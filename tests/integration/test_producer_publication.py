@@ -257,7 +257,7 @@ def test_a_file_that_changed_after_it_was_checked_publishes_nothing(here, tmp_pa
     assert here.jobs() == {}
 
 
-@pytest.mark.parametrize("rows", [20_000, 60_000])
+@pytest.mark.parametrize("rows", [20_000, 50_000, 60_000])
 def test_a_file_that_changes_meanwhile_never_closes_its_job(here, tmp_path, rows):
     source = write_set(tmp_path / "in.csv", 50_000)
 
@@ -266,7 +266,11 @@ def test_a_file_that_changes_meanwhile_never_closes_its_job(here, tmp_path, rows
             super().reached(rows_published)
             if rows_published == 1000:
                 # The same file, as a program would see it that writes it anew in place.
-                write_set(source, rows, words=dict.fromkeys(range(rows), "another caption"))
+                write_set(
+                    source,
+                    rows,
+                    words={row: f"A caption of some words {row}" for row in range(rows)},
+                )
 
     run = Changed(here, source, transaction_rows=1000)
     with pytest.raises(InputError, match=r"changed while it was being published; .*--job"):
