@@ -35,6 +35,7 @@ class Backpressure:
         self._pause = pause
         self._resume = resume
         self._paused: set[Partition] = set()
+        self._unknown: set[Partition] = set()
         self._full = False
         self._brimming = False
 
@@ -43,9 +44,19 @@ class Backpressure:
         """How many partitions are paused."""
         return len(self._paused)
 
-    def forget(self, partition: Partition) -> None:
-        """Take note that a partition is gone, or new: it is not paused."""
+    def renew(self, partition: Partition) -> None:
+        """Take note that a partition has come: it may be paused.
+
+        Librdkafka gives a partition back as paused as it was when it was taken away, so one that is
+        to be read is resumed in any case.
+        """
         self._paused.discard(partition)
+        self._unknown.add(partition)
+
+    def forget(self, partition: Partition) -> None:
+        """Take note that a partition is gone."""
+        self._paused.discard(partition)
+        self._unknown.discard(partition)
 
     def apply(
         self,
@@ -63,13 +74,14 @@ class Backpressure:
             for partition in assigned
             if parked(partition) or (self._brimming if partition[0] == self._urgent else self._full)
         }
-        if wanted == self._paused:
+        if wanted == self._paused and not self._unknown:
             return
         if pausing := sorted(wanted - self._paused):
             self._pause(pausing)
-        if resuming := sorted(self._paused - wanted):
+        if resuming := sorted((self._paused | self._unknown) - wanted):
             self._resume(resuming)
         self._paused = wanted
+        self._unknown.clear()
 
     def _is_full(self, was: bool, records: int, size: int, reserve: int) -> bool:
         share = _RESUME_BELOW if was else 1.0

@@ -256,6 +256,7 @@ class Worker:
         for each in partitions:
             self._ledger.assign((each.topic, each.partition))
             self._forget_waits((each.topic, each.partition))
+            self._backpressure.renew((each.topic, each.partition))
         self._meter.rebalanced("assigned", len(self._ledger.partitions))
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
