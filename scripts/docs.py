@@ -75,16 +75,21 @@ def reference() -> str:
 
 def _commands() -> Iterator[str]:
     for name in ("score", "demo", "doctor"):
-        command = [sys.executable, "-m", "pairscore", name, "--help"]
-        shown = subprocess.run(
-            command,
-            env={**os.environ, "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        yield f"### pairscore {name}\n\n```text\n{shown.stdout.strip()}\n```"
+        yield _help(f"pairscore {name}", "pairscore", name)
     yield EXIT_CODES
+    for module in ("producer csv", "worker", "sink", "sink status", "shared.topics"):
+        yield _help(f"python -m {module}", *module.split())
+
+
+def _help(title: str, *module: str) -> str:
+    shown = subprocess.run(
+        [sys.executable, "-m", *module, "--help"],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return f"### {title}\n\n```text\n{shown.stdout.strip()}\n```"
 
 
 def _reasons() -> Iterator[tuple[str, ...]]:
