@@ -17,11 +17,20 @@ from sink.offsets import Range
 LOOK_SECONDS: Final = 30.0
 _TIMEOUT: Final = 20.0
 _PAUSE: Final = 0.2
+# What brokers say for a moment while a topic is new or a partition changes its leader.
 _PASSING: Final = frozenset(
     {
+        KafkaError._TRANSPORT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.KAFKA_STORAGE_ERROR,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_ID,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,48 +22,55 @@ def finish(where: Place, *jobs: Job) -> None:
     wait_until(lambda: where.complete(*(job.name for job in jobs)), within=DEADLINE)
 
 
+OUTPUTS = ("out.csv", "out.csv.gz")
+
+
 def odd_file(folder: Path, name: str = "odd.csv", data: bytes = ODD) -> Path:
     source = folder / name
     source.write_bytes(data)
     return source
 
 
-@pytest.mark.parametrize("details", [False, True])
-@pytest.mark.parametrize("output", ["out.csv", "out.csv.gz"])
-def test_a_result_is_the_file_that_one_machine_writes(where, tmp_path, details, output):
-    job = job_of(odd_file(tmp_path), "odd", details=details, output=output)
-    # Rows come in any order, before and after what is said of their job.
-    scores = random.Random(1).sample(job.scores, len(job.scores))
-    where.publish([*scores[:5], job.begun, *scores[5:8], job.closed, *scores[8:]], at_once=3)
+def test_a_result_is_the_file_that_one_machine_writes(where, tmp_path):
+    jobs = [
+        job_of(odd_file(tmp_path), f"odd{i}", details=details, output=f"{i}-{output}")
+        for i, (details, output) in enumerate(product((False, True), OUTPUTS))
+    ]
+    for job in jobs:
+        # Rows come in any order, before and after what is said of their job.
+        scores = random.Random(1).sample(job.scores, len(job.scores))
+        where.publish([*scores[:5], job.begun, *scores[5:8], job.closed, *scores[8:]], at_once=3)
     with where.sink() as sink:
-        finish(where, job)
+        finish(where, *jobs)
         assert sink.terminate() == 0
-    where.assert_exact(job)
-    assert where.status["odd"].models == {MODEL: len(job.scores)}
-    assert {path.name for path in (where.results / "odd").iterdir()} == {output, "manifest.json"}
+    for job in jobs:
+        where.assert_exact(job)
+        assert where.status[job.name].models == {MODEL: len(job.scores)}
+        left = {path.name for path in (where.results / job.name).iterdir()}
+        assert left == {job.output_name, "manifest.json"}
 
 
-@pytest.mark.parametrize(
-    ("data", "options"),
-    [
-        (b"url;caption;n\n" + b'http://a/1;"a;b";1\nhttp://a/2;a,b;2\n', {}),
-        (b"caption\turl\r" + b"c\thttp://a/1\rd\thttp://a/bad\r", {}),
-        (b'"url","caption"\n"http://a/1","c"\nhttp://a/2,d\n', {}),
-        (b"url,caption\n", {}),
-        (
-            b"url,caption,error,similarity\nhttp://a/1,c,x,1\nhttp://a/2,d,,2,s\nhttp://a/3\n",
-            {"overwrite": True},
-        ),
-        (gzip.compress(ODD), {}),
-    ],
-    ids=["semicolon", "tab-cr", "quoted", "header-alone", "dropped", "gzip"],
-)
-def test_files_of_every_form_come_out_as_one_machine_writes_them(where, tmp_path, data, options):
-    job = job_of(odd_file(tmp_path, data=data), "form", **options)
-    where.publish([job.closed, *job.scores])
+FORMS = {
+    "semicolon": b'url;caption;n\nhttp://a/1;"a;b";1\nhttp://a/2;a,b;2\n',
+    "tab-cr": b"caption\turl\rc\thttp://a/1\rd\thttp://a/bad\r",
+    "quoted": b'"url","caption"\n"http://a/1","c"\nhttp://a/2,d\n',
+    "header-alone": b"url,caption\n",
+    "dropped": b"url,caption,error,similarity\nhttp://a/1,c,x,1\nhttp://a/2,d,,2,s\nhttp://a/3\n",
+    "gzip": gzip.compress(ODD),
+}
+
+
+def test_files_of_every_form_come_out_as_one_machine_writes_them(where, tmp_path):
+    jobs = [
+        job_of(odd_file(tmp_path, f"{name}.csv", data), name, overwrite=name == "dropped")
+        for name, data in FORMS.items()
+    ]
+    for job in jobs:
+        where.publish([job.closed, *job.scores])
     with where.sink():
-        finish(where, job)
-    where.assert_exact(job)
+        finish(where, *jobs)
+    for job in jobs:
+        where.assert_exact(job)
 
 
 def test_outcomes_that_come_twice_are_counted_and_written_once(where, tmp_path):
