@@ -1,8 +1,10 @@
 """What a worker tells of itself: metrics, and whether it is alive and ready."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 from shared.messages import PairMessage
 from shared.telemetry import metrics as catalogue
@@ -11,6 +13,8 @@ from shared.telemetry.metrics import Metrics
 from worker.ledger import Ledger, Partition, Plan
 from worker.publication import Kind, Publication
 
+_log = logging.getLogger(__name__)
+_REPORT_SECONDS: Final = 60.0
 _COUNTED = {
     Kind.SCORE: (catalogue.WORKER_OUTCOMES, "error"),
     Kind.RETRY: (catalogue.WORKER_RETRIES, "tier"),
@@ -27,6 +31,8 @@ class Meter:
         self._read: Counter[str] = Counter()
         self._behind: dict[Partition, float] = {}
         self._shown: set[str] = set()
+        self._published: Counter[Kind] = Counter()
+        self._report_at = 0.0
 
     def model(self, labels: Mapping[str, str]) -> None:
         """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
@@ -58,8 +64,17 @@ class Meter:
         """A plan was published."""
         self._metrics.inc(catalogue.WORKER_COMMITS, result="committed")
         self._metrics.observe(catalogue.WORKER_COMMIT_SECONDS, seconds)
+        _log.debug(
+            "published",
+            extra={
+                "rows": len(plan.outcomes),
+                "seconds": round(seconds, 3),
+                "offsets": {f"{topic}/{n}": to for (topic, n), to in plan.offsets.items()},
+            },
+        )
         counts = Counter((each.kind, each.label) for each in plan.outcomes)
         for (kind, label), count in counts.items():
+            self._published[kind] += count
             metric, name = _COUNTED[kind]
             self._metrics.inc(metric, count, **{name: label})
 
@@ -85,6 +100,21 @@ class Meter:
         for topic, published_at in oldest.items():
             self._metrics.set(catalogue.WORKER_OLDEST, now - published_at, topic=topic)
         self._shown.update(oldest)
+        if now >= self._report_at:
+            self._report(ledger, now)
         for topic, count in self._read.items():
             self._metrics.inc(catalogue.WORKER_RECORDS, count, topic=topic)
         self._read.clear()
+
+    def _report(self, ledger: Ledger[Publication], now: float) -> None:
+        """One line a minute, while there is something to tell."""
+        self._report_at = now + _REPORT_SECONDS
+        if self._published:
+            _log.info(
+                "%d scores, %d retries and %d dead letters in a minute; %d rows in work",
+                self._published[Kind.SCORE],
+                self._published[Kind.RETRY],
+                self._published[Kind.DEAD_LETTER],
+                ledger.unconfirmed,
+            )
+            self._published.clear()
