@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,28 @@ from sink.csv.spool import Spool
 from sink.intake import Batch, Scored
 
 TOPICS: Final = Topics.of(KafkaSettings())
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A record as the client gives it."""
+
+    of_topic: str
+    of_partition: int
+    at: int
+    bytes_: bytes | None
+
+    def topic(self) -> str:
+        return self.of_topic
+
+    def partition(self) -> int:
+        return self.of_partition
+
+    def offset(self) -> int:
+        return self.at
+
+    def value(self) -> bytes | None:
+        return self.bytes_
 
 
 def now() -> datetime:

@@ -18,8 +18,7 @@ from sink.csv.finish import Finisher
 from sink.csv.spool import Spool
 from sink.faults import StoreFault
 from sink.intake import Batch, Intake, Rejected
-from tests.spooling import TOPICS, batch_of, now, spool_in
-from tests.unit.test_sink_intake import Taken
+from tests.spooling import TOPICS, Taken, batch_of, now, spool_in
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -1,33 +1,9 @@
 """Records become batches: what is a message, what is none, and which record is next."""
 
-from dataclasses import dataclass
-
 from shared.messages import Defect
 from sink.intake import Intake
 from tests.sinking import plain_job
-from tests.spooling import TOPICS
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A record as the client gives it."""
-
-    of_topic: str
-    of_partition: int
-    at: int
-    bytes_: bytes | None
-
-    def topic(self) -> str:
-        return self.of_topic
-
-    def partition(self) -> int:
-        return self.of_partition
-
-    def offset(self) -> int:
-        return self.at
-
-    def value(self) -> bytes | None:
-        return self.bytes_
+from tests.spooling import TOPICS, Taken
 
 
 def test_each_record_is_one_thing_and_moves_its_partition(tmp_path):

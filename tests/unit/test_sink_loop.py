@@ -12,8 +12,7 @@ from sink.faults import RETRY_SECONDS, Persistent, StoreFault
 from sink.intake import Batch, Intake, Place, Record, Stored
 from sink.loop import Finished, Loop
 from tests.sinking import plain_job
-from tests.spooling import TOPICS
-from tests.unit.test_sink_intake import Taken
+from tests.spooling import TOPICS, Taken
 
 
 class Clock:
