@@ -15,11 +15,12 @@ from pairscore.csv_file import Survey, check_input, open_source
 from pairscore.csv_file.records import Record
 from pairscore.errors import EnvironmentFault, InputError
 from producer.encoding import RowEncoder
+from producer.faults import TakenOver
 from producer.job import CsvJob, continue_job
 from producer.job_log import JobLog
 from producer.pace import Pace
 from producer.pulse import Pulse
-from producer.transactions import TakenOver, Transactions
+from producer.transactions import Transactions
 from shared.messages import JobState
 from shared.settings import ProducerOptions
 from shared.topics import Topics

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pairscore.errors import EnvironmentFault
+from producer.faults import FENCED, HOPELESS, explain
 from producer.pulse import Pulse
 from shared.clients import TRANSACTION_SECONDS, Connection, make_producer
 from shared.shutdown import Deadline
@@ -23,46 +24,7 @@ _PAUSE: Final = 0.5
 _REST: Final = 0.05
 _BATCH_BYTES: Final = 1_000_000
 
-_FENCED: Final = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-    }
-)
-_AWAY: Final = frozenset(
-    {
-        KafkaError._TIMED_OUT,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.NETWORK_EXCEPTION,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-    }
-)
-_HOPELESS: Final = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.POLICY_VIOLATION,
-        KafkaError.INVALID_RECORD,
-    }
-)
-
 _log = logging.getLogger(__name__)
-
-
-class TakenOver(EnvironmentFault):
-    """Another producer has the transactional id now, and with it the job."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "another producer has taken over the job; if none runs any more, start this one again"
-        )
 
 
 class Transactions:
@@ -130,7 +92,14 @@ class Transactions:
 
     def begin(self) -> None:
         """Begin one; there is none open."""
-        self._begin()
+        self._broken = None
+        self._begun = self._pulse.clock()
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            # It has the reason of an earlier one; committing will bring it up.
+            self._broken = error.args[0]
+        self._open = True
 
     def add(self, topic: str, key: bytes, value: bytes) -> None:
         """Publish a record in the open one."""
@@ -157,7 +126,7 @@ class Transactions:
                 self._ended("aborted")
                 if self._recover(error.args[0], deadline, settled):
                     break
-                self._begin()
+                self.begin()
                 for record in self._records:
                     self._produce(*record)
         self._open = False
@@ -174,16 +143,6 @@ class Transactions:
             "transaction.timeout.ms": int(self._timeout * 1000),
         }
         return make_producer(self._connection, transactional_id=self._id, extra=extra)
-
-    def _begin(self) -> None:
-        self._broken = None
-        self._begun = self._pulse.clock()
-        try:
-            self._producer.begin_transaction()
-        except KafkaException as error:
-            # It has the reason of an earlier one; committing will bring it up.
-            self._broken = error.args[0]
-        self._open = True
 
     def _produce(self, topic: str, key: bytes, value: bytes) -> None:
         deadline: Deadline | None = None
@@ -217,7 +176,7 @@ class Transactions:
                 self._open = False
                 self._pause(error, deadline)
                 return False
-        if error.code() not in _FENCED or self._pulse.clock() - self._begun < self._timeout:
+        if error.code() not in FENCED or self._pulse.clock() - self._begun < self._timeout:
             raise self._fault(error)
         # Open for so long, Kafka gives a transaction up, and its producer with it. Somebody else
         # may have come in its place: looked for first, since taking the id back fences them.
@@ -228,7 +187,7 @@ class Transactions:
         return settled()
 
     def _pause(self, error: KafkaError, deadline: Deadline) -> None:
-        if error.code() in _HOPELESS or deadline.passed:
+        if error.code() in HOPELESS or deadline.passed:
             raise self._fault(error)
         self._pulse.wait(_PAUSE)
 
@@ -266,9 +225,4 @@ class Transactions:
             _log.info("a transaction is left to Kafka to abort: %s", error.args[0].str())
 
     def _fault(self, error: KafkaError) -> EnvironmentFault:
-        if error.code() in _FENCED:
-            return TakenOver()
-        if error.code() in _AWAY:
-            return self._connection.fault(error)
-        where = self._connection.settings.bootstrap_servers
-        return EnvironmentFault(f"Kafka at {where} does not take the rows: {error.str()}")
+        return explain(error, self._connection)

@@ -8,8 +8,8 @@ import pytest
 from pairscore.csv_file.records import quote_cell
 from pairscore.errors import InputError
 from producer import publication as module
+from producer.faults import TakenOver
 from producer.publication import Published
-from producer.transactions import TakenOver
 from shared.messages import JobState, key_of
 from tests.fetching import wait_until
 from tests.producing import Place, place, text_of, write_set

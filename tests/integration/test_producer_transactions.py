@@ -3,7 +3,7 @@
 import pytest
 
 from pairscore.errors import EnvironmentFault
-from producer.transactions import TakenOver
+from producer.faults import TakenOver
 from tests.fetching import wait_until
 from tests.producing import Place, place
 from tests.publishing import Publisher, values
