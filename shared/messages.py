@@ -28,6 +28,7 @@ from pairscore.pair import Failure, Outcome, Reason, Score
 
 VERSION: Final = 1
 MAX_KEY_CHARS: Final = 8192
+MAX_ROWS: Final = 1 << 62
 MAX_FILE_NAME_BYTES: Final = 240
 """What file systems take, less what the name of a temporary file next to it adds."""
 
@@ -64,7 +65,8 @@ def _file_name(value: str) -> str:
 
 
 Job: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{_JOB}$")]
-Row: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 62)]
+Row: TypeAlias = Annotated[int, Field(ge=0, lt=MAX_ROWS)]
+Rows: TypeAlias = Annotated[int, Field(ge=0, le=MAX_ROWS)]
 
 
 class _Message(BaseModel):
@@ -213,7 +215,7 @@ class CsvFormat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
+    delimiter: Annotated[str, StringConstraints(pattern=r'^[^"\r\n\x00]$')] = Field(
         default=",", description="between cells"
     )
     terminator: Literal["\n", "\r\n", "\r"] = Field(default="\n", description="after a row")
@@ -252,9 +254,9 @@ class JobMessage(_Message):
     source_sha256: str | None = Field(default=None, description="hex digest of the source file")
     header: tuple[str, ...] = Field(default=(), description="names of the columns, in order")
     csv: CsvFormat | None = Field(default=None, description="how the source file was written")
-    rows_published: int = Field(ge=0, description="rows 0 to this (not included) are on `pairs`")
-    rows: int | None = Field(
-        default=None, ge=0, description="how many there are, `rows_published` then; once closed"
+    rows_published: Rows = Field(description="rows 0 to this (not included) are on `pairs`")
+    rows: Rows | None = Field(
+        default=None, description="how many there are, `rows_published` then; once closed"
     )
     state: JobState = Field(description="whether more rows may come")
     created_at: AwareDatetime = Field(description="when its first message was published")
