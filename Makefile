@@ -4,20 +4,28 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DIR ?= demo-data
+FLEET ?= fleet-data
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo score test check format bench lock docs wheel clean
+.PHONY: help setup demo demo-local fleet score test faults check format bench lock docs wheel clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## Make .venv and install what everything needs (done by the others if it has not been)
 
 $(READY): pyproject.toml constraints.txt scripts/setup
 	@bash scripts/setup $(VENV)
 
-demo: $(READY) ## Make a data set of 300 rows, serve it, score it, show what came out
-	@$(BIN)/pairscore demo "$(DIR)" --score
+demo: $(READY) ## Make 300 rows, score them by Kafka, two workers and a sink, show what came out
+	@exec $(BIN)/python -m deploy.local demo "$(DIR)"
+
+demo-local: $(READY) ## The same in one process, without any service
+	@exec $(BIN)/pairscore demo "$(DIR)" --score
+
+fleet: $(READY) ## Keep Kafka, workers and a sink running until Ctrl-C: make fleet [WORKERS=2]
+	@exec $(BIN)/python -m deploy.local fleet "$(FLEET)" --workers "$(WORKERS)"
 
 score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model demo"]
 	@test -n "$(CSV)" || { echo 'make score: say which file: make score CSV=challenge_set.csv' >&2; exit 2; }
@@ -25,6 +33,9 @@ score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model
 
 test: $(READY) ## Run all tests, with coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+faults: $(READY) ## Kill, hang and cut off everything, at length (about an hour)
+	@$(BIN)/python -m pytest tests/faults $$(grep -l long_faults tests/integration/*.py) --long-faults $(ARGS)
 
 check: $(READY) ## Format, lint, types, layers, drift of the documentation
 	@$(BIN)/ruff format --check .
@@ -52,4 +63,4 @@ wheel: $(READY) ## Build the wheel, install it into an empty environment, run th
 	@bash scripts/try-wheel $(VENV)
 
 clean: ## Remove .venv and everything that was made
-	@rm -rf $(VENV) build dist demo-data .bench .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) build dist demo-data fleet-data .bench .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

@@ -2,6 +2,7 @@
 
 `up` says on standard output where they are, as lines for a shell, and keeps them running until
 Ctrl-C or SIGTERM. `fetch` only fetches what Kafka needs, so that a later start does not wait.
+`fleet` keeps Kafka, workers and a sink running, `demo` takes the demo's data through them.
 """
 
 import argparse
@@ -33,29 +34,54 @@ from deploy.local import (
 )
 from deploy.local.guarding import last_words
 from deploy.local.jars import java, kafka_jars
-from pairscore.errors import PairscoreError
+from pairscore.cli.streams import LenientStream
+from pairscore.errors import EnvironmentFault, PairscoreError
+from shared.service import EXIT_INTERRUPTED
 
 Service: TypeAlias = Kafka | Redis | Postgres
 
 _LOOK_SECONDS: Final = 1.0
+_MOST_WORKERS: Final = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (those of the process by default); the exit code."""
     options = _parser().parse_args(arguments)
+    # Who reads along may leave; the services are there for others.
+    sys.stdout, sys.stderr = LenientStream(sys.stdout), LenientStream(sys.stderr)
     # A supervisor's SIGTERM ends the services in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if options.command == "up":
-            up(options.brokers, with_redis=options.redis, with_postgres=options.postgres)
-        else:
-            java(os.environ)
-            kafka_jars(os.environ)
+        return _run(options)
     except PairscoreError as error:
         sys.stderr.write(f"deploy.local: {error}\n")
         return error.exit_code
+    except BrokenPipeError as error:
+        # Of a guard, which took its services with it.
+        sys.stderr.write(f"deploy.local: {error}\n")
+        return EnvironmentFault.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("deploy.local: ended\n")
+        done = options.command != "demo"  # the others are there to be ended so
+        sys.stderr.write(f"deploy.local: {'ended' if done else 'interrupted'}\n")
+        return 0 if done else EXIT_INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    # What the last two need is imported with them: the others have no use for all of it.
+    match options.command:
+        case "up":
+            up(options.brokers, with_redis=options.redis, with_postgres=options.postgres)
+        case "fleet":
+            from deploy.local.fleet import run_fleet
+
+            run_fleet(options.folder, options.workers)
+        case "demo":
+            from deploy.local.fleet_demo import run_demo
+
+            return run_demo(options.folder)
+        case _:
+            java(os.environ)
+            kafka_jars(os.environ)
     return 0
 
 
@@ -101,6 +127,12 @@ def _export(variable: str, value: str) -> None:
     sys.stdout.flush()
 
 
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {_MOST_WORKERS}, not {text!r}")
+    return int(text)
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -115,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
             f"--no-{name}", dest=name, action="store_false", help="do without it"
         )
     commands.add_parser("fetch", help="fetch Kafka's jars with Maven")
+    fleet_parser = commands.add_parser("fleet", help="keep Kafka, workers and a sink running")
+    fleet_parser.add_argument("folder", type=Path, metavar="DIR", help="of its data")
+    fleet_parser.add_argument("--workers", type=_workers, default=2, help="how many; default 2")
+    demo_parser = commands.add_parser("demo", help="take the demo's data through a fleet")
+    demo_parser.add_argument("folder", type=Path, metavar="DIR", help="where the data set goes")
     return parser
 
 

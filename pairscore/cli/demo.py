@@ -35,7 +35,7 @@ def run_demo(
             source = _make(folder, rows, seed, base_url)
             console.out(f"made {rows:,} rows in {folder}, served at {base_url}", highlight=False)
             _score(source)
-        _show_extremes(console, default_output(source))
+        show_extremes(console, default_output(source))
         return
     base_url = f"http://127.0.0.1:{port}"
     if (folder / _MARKER).read_text(encoding="utf-8") == _made(rows, seed, base_url):
@@ -50,6 +50,19 @@ def run_demo(
     console.out(
         f"serve it with: {again} --serve\nthen score it:  {_advice(source)}", highlight=False
     )
+
+
+def show_extremes(console: Console, scored: Path) -> None:
+    """Show the rows of a result that score best, and worst."""
+    with scored.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("similarity")]
+    rows.sort(key=lambda row: -float(row["similarity"]))
+    shown = min(_SHOWN, len(rows) // 2)
+    best, worst = rows[:shown], rows[len(rows) - shown :]
+    for title, extreme in ((f"best {shown} of {len(rows):,}", best), (f"worst {shown}", worst)):
+        console.out(f"\n{title:<16}  {'similarity':>10}  caption", highlight=False)
+        for row in extreme:
+            console.out(_line(row), highlight=False)
 
 
 def _claim(folder: Path) -> None:
@@ -106,18 +119,6 @@ def _score(source: Path) -> None:
     ended = subprocess.run(command, check=False)  # noqa: S603 - our own command
     if ended.returncode:
         sys.exit(ended.returncode)
-
-
-def _show_extremes(console: Console, scored: Path) -> None:
-    with scored.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("similarity")]
-    rows.sort(key=lambda row: -float(row["similarity"]))
-    shown = min(_SHOWN, len(rows) // 2)
-    best, worst = rows[:shown], rows[len(rows) - shown :]
-    for title, extreme in ((f"best {shown} of {len(rows):,}", best), (f"worst {shown}", worst)):
-        console.out(f"\n{title:<16}  {'similarity':>10}  caption", highlight=False)
-        for row in extreme:
-            console.out(_line(row), highlight=False)
 
 
 def _line(row: dict[str, str]) -> str:
