@@ -56,6 +56,7 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         "minLength": lambda least: not isinstance(value, str) or len(value) >= least,
         "maxLength": lambda most: not isinstance(value, str) or len(value) <= most,
         "minimum": lambda least: not is_a(value, "number") or value >= least,
+        "maximum": lambda most: not is_a(value, "number") or value <= most,
         "exclusiveMaximum": lambda most: not is_a(value, "number") or value < most,
     }
     return all(rules[name](given) for name, given in schema.items() if name not in _SAID)
