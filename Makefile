@@ -15,7 +15,7 @@ help: ## Show the targets
 
 setup: $(READY) ## Make .venv and install what everything needs (done by the others if it has not been)
 
-$(READY): pyproject.toml constraints.txt scripts/setup
+$(READY): pyproject.toml constraints.txt scripts/setup scripts/services deploy/local/pom.xml
 	@bash scripts/setup $(VENV)
 
 demo: $(READY) ## Make 300 rows, score them by Kafka, two workers and a sink, show what came out
@@ -48,7 +48,7 @@ format: $(READY) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## Measure speed and memory (about 10 minutes; no network)
+bench: $(READY) ## Measure speed and memory (about 45 minutes; no network)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(READY) ## Write the reference from the code
@@ -63,4 +63,4 @@ wheel: $(READY) ## Build the wheel, install it into an empty environment, run th
 	@bash scripts/try-wheel $(VENV)
 
 clean: ## Remove .venv and everything that was made
-	@rm -rf $(VENV) build dist demo-data fleet-data .bench .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) build dist demo-data fleet-data .bench deploy/local/.kafka .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache
