@@ -1,7 +1,7 @@
 """Writes docs/reference.md, docs/schemas/ and docs/asyncapi.json from the code: `make docs`.
 
 With `--check` nothing is written: it fails if a file would change, or if a link from one Markdown
-file to another, or to a file of the repository, leads nowhere.
+file to another, to a heading in it, or to a file of the repository, leads nowhere.
 """
 
 import argparse
@@ -42,7 +42,9 @@ _METRICS = (
     "`/livez` answers 200 while the service's loop goes round, `/readyz` while it can work; each "
     "else 503, with one line that says why."
 )
-_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+_FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
 def reference() -> str:
@@ -160,11 +162,23 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def dead_links() -> Iterator[str]:
-    """Links of the repository's Markdown files that lead to no file."""
+    """Links of the repository's Markdown files that lead to no file, or to no heading of one."""
     for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]):
-        for target in _LINK.findall(page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                yield f"{page.relative_to(ROOT)}: {target} does not exist"
+        for path, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+            target = page.parent / path if path else page
+            if "://" in path:
+                continue
+            if not target.exists():
+                yield f"{page.relative_to(ROOT)}: {path} does not exist"
+            elif anchor and target.suffix == ".md" and anchor not in _anchors(target):
+                yield f"{page.relative_to(ROOT)}: {path}#{anchor}: there is no such heading"
+
+
+def _anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub has it."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text))
+    return {heading.replace(" ", "-") for heading in plain}
 
 
 def stale(texts: Mapping[str, str]) -> Iterator[str]:
