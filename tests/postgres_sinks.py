@@ -1,5 +1,7 @@
 """Databases of a test's own, and Postgres sinks as processes that store into them."""
 
+import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -94,8 +97,7 @@ class Sinks:
 
     def finish(self, *jobs: str, within: float = DEADLINE) -> None:
         """Wait until all these jobs are complete."""
-        pause = 0.1  # a look is a connection of its own
-        wait_until(lambda: self.complete(*jobs), within=within * 0.005 / pause)
+        wait_until(lambda: self.complete(*jobs), within=within)
 
     def ready(self) -> bool:
         """Whether the tables are there."""
@@ -107,7 +109,7 @@ class Sinks:
 
     def more_than(self, rows: int) -> None:
         """Wait until more outcomes than these are stored."""
-        wait_until(lambda: self.stored() > rows, within=DEADLINE / 10)
+        wait_until(lambda: self.stored() > rows, within=DEADLINE)
 
     def assert_exact(self, job: Job) -> None:
         """Every row is there once and as it was published, and everything that counts agrees."""
@@ -137,3 +139,10 @@ def sinks(place: Place, url: str, folder: Path, **more: str) -> Iterator[Sinks]:
         yield made
     finally:
         made.end()
+
+
+def hang(sink: Sink) -> None:
+    """Make a sink hang (SIGSTOP)."""
+    os.kill(sink.process.pid, signal.SIGSTOP)
+    process = psutil.Process(sink.process.pid)
+    wait_until(lambda: bool(process.status() == psutil.STATUS_STOPPED), within=DEADLINE)

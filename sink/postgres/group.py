@@ -12,7 +12,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from pairscore.errors import EnvironmentFault
 from shared.clients import Connection, make_consumer
@@ -93,8 +100,10 @@ class GroupSource:
                 "auto.offset.reset": "error",
                 "on_commit": _on_commit,
                 # Per partition; a backlog would fill memory with what is not stored any sooner.
-                "queued.min.messages": 10_000,
-                "queued.max.messages.kbytes": 16_384,
+                "queued.min.messages": 2_000,
+                "fetch.message.max.bytes": 131_072,
+                "queued.max.messages.kbytes": 8_192,
+                "fetch.queue.backoff.ms": 10,
             },
         )
 
@@ -166,7 +175,8 @@ class GroupSource:
     def _is_record(self, message: Message) -> bool:
         error = message.error()
         if error is None:
-            return _place(message) in self._holdings.held
+            held = self._holdings.held.get(_place(message))
+            return held is not None and (message.offset() or 0) >= held.read
         place = _place(message)
         if error.fatal() or error.code() in _REFUSED:
             raise EnvironmentFault(f"topic {place[0]} cannot be read any more: {error.str()}")
@@ -190,8 +200,9 @@ class GroupSource:
             each.read = max(each.read, found.offset)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign([TopicPartition(p.topic, p.partition, 0) for p in partitions])
+        # Any offset that exists would do; it is paused before it is read.
         places = [(each.topic, each.partition) for each in partitions]
+        consumer.incremental_assign([TopicPartition(*p, OFFSET_BEGINNING) for p in places])
         self._moved.update(places)
         self._reopen(places)
         self._open_at = self._clock()
@@ -218,8 +229,9 @@ class GroupSource:
     def _reopen_contested(self) -> None:
         if contested := self._holdings.take_contested():
             _log.warning(
-                "another sink has stored more of partitions that this one read: what this one took "
-                "of them is dropped, and they are read from where the other one left them",
+                "partitions are no longer where this sink left them in the database, since another "
+                "one went on with them, or it is not the same database: what was taken of them is "
+                "dropped, and they are read from where they are there",
                 extra={"partitions": sorted(contested)},
             )
             self._reopen(contested)

@@ -51,7 +51,7 @@ class Holdings:
             self._held[place].stored = offset
 
     def contest(self, places: Iterable[Place]) -> None:
-        """Let go of some that another sink has stored more of than this one knew."""
+        """Let go of some that are not where this sink left them."""
         for place in places:
             del self._held[place]
             self._contested.add(place)

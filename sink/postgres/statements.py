@@ -53,17 +53,15 @@ RETURNING job, rows
 """
 
 
-def set_up(connection: Connection, statement_seconds: float) -> None:
+def set_up(connection: Connection) -> None:
     """Prepare a session for storing.
 
-    A sink that was stopped in the middle of a transaction holds the others up no longer than
-    `idle_in_transaction_session_timeout`.
+    A sink that hangs in the middle of a transaction holds the others up no longer than this.
     """
-    for name, seconds in (
-        ("statement_timeout", statement_seconds),
-        ("idle_in_transaction_session_timeout", _IDLE_SECONDS),
-    ):
-        connection.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
+    connection.execute(
+        "SELECT set_config('idle_in_transaction_session_timeout', %s, false)",
+        (f"{_IDLE_SECONDS}s",),
+    )
     connection.execute(STAGING)
 
 

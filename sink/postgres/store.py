@@ -69,7 +69,7 @@ class PostgresStore:
         Raises:
             EnvironmentFault: the database cannot be reached, or cannot hold them.
         """
-        connection = self._address.connect_at_start(NAME)
+        connection = self._address.connect_at_start(NAME, self._statement_seconds)
         try:
             self._set_up(connection)
         except psycopg.Error as error:
@@ -113,7 +113,8 @@ class PostgresStore:
         stored: Stored | None = None
         while stored is None:
             held = self._holdings.held
-            batch = batch.without(batch.next_offsets.keys() - held.keys(), self._topics)
+            if gone := batch.next_offsets.keys() - held.keys():
+                batch = batch.without(gone, self._topics)
             next_offsets = {p: max(n, held[p].read) for p, n in batch.next_offsets.items()}
             try:
                 stored = self._write(batch, next_offsets)
@@ -181,13 +182,13 @@ class PostgresStore:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            return self._set_up(self._address.connect(NAME))
+            return self._set_up(self._address.connect(NAME, self._statement_seconds))
         return self._connection
 
     def _set_up(self, connection: Connection) -> Connection:
         try:
             prepare(connection)
-            statements.set_up(connection, self._statement_seconds)
+            statements.set_up(connection)
         except BaseException:
             connection.close()
             raise

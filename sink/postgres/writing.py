@@ -63,7 +63,7 @@ VALUES (%s, %s, %s, %s, %s, %s)
 
 
 class Moved(Exception):
-    """Another sink has stored more of these partitions than this one knew of."""
+    """These partitions are not where this sink left them, so another has gone on with them."""
 
     def __init__(self, places: Collection[Place]) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
 """The Postgres sink against real Kafka and PostgreSQL, as processes: every row once."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -16,8 +18,9 @@ from pydantic import SecretStr
 from deploy import local
 from deploy.local.ports import free_ports
 from shared.results.postgres import PostgresResults
+from shared.watchdog import EXIT_STALLED
 from tests.fetching import wait_until
-from tests.postgres_sinks import Sinks, ask, database, sinks, url_of
+from tests.postgres_sinks import Sinks, ask, database, hang, sinks, url_of
 from tests.services import had
 from tests.sinking import DEADLINE, MODEL, ODD, Place, Sink, job_of, place, plain_job
 
@@ -53,6 +56,10 @@ def get(sink: Sink, path: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def rows_of(fleet: Sinks, job: str) -> set[int]:
+    return {outcome.row for outcome in fleet.outcomes(job, 1000)}
 
 
 def duplicates(url: str) -> int:
@@ -155,6 +162,31 @@ def test_records_that_are_gone_from_kafka_are_missed_aloud(where, fleet, tmp_pat
     assert (status.state, status.lag) == ("closed", 20)
 
 
+def test_records_that_go_while_a_sink_reads_end_it_and_are_missed_by_the_next(
+    where, fleet, tmp_path
+):
+    job = plain_job("went", 60, tmp_path / "in")
+    where.publish([job.begun, *job.scores[:30]])
+    first = fleet.start()
+    wait_until(lambda: (s := fleet.status("went")) is not None and s.done == 30, within=DEADLINE)
+    hang(first)  # not for so long that the group gives its partitions away
+    # The first of them may be on their way to it, the second are read when it goes on.
+    for rows in (job.scores[30:35], job.scores[35:50]):
+        where.publish(rows)
+    ends = [TopicPartition(where.topics.scores, number, -1) for number in range(3)]
+    for future in where.admin.delete_records(ends).values():
+        future.result(DEADLINE)
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.process.wait(DEADLINE) == 3
+    assert "are gone from Kafka; start the sink again" in first.log.read_text()
+    where.publish([*job.scores[50:], job.closed])
+    second = fleet.start()
+    kept = [*job.scores[:30], *job.scores[50:]]
+    wait_until(lambda: {s.row for s in kept} <= rows_of(fleet, "went"), within=DEADLINE)
+    assert second.said("are gone from Kafka and were not stored")
+    assert rows_of(fleet, "went").isdisjoint(range(35, 50))
+
+
 def test_topics_that_were_made_anew_are_read_from_their_beginning(where, fleet, url, tmp_path):
     old = plain_job("old", 40, tmp_path / "in")
     where.publish([old.closed, *old.scores])
@@ -230,6 +262,27 @@ def test_partitions_that_come_while_the_database_is_away_are_read_later(
         wait_until(lambda: assigned(stays) > before, within=DEADLINE)
         own_server.start()
         fleet.finish("handed")
+        fleet.assert_exact(job)
+        assert duplicates(url) == 0
+
+
+def test_a_database_that_hangs_ends_the_sink_and_the_next_one_goes_on(where, own_server, tmp_path):
+    job = plain_job("hanging", 200, tmp_path / "in")
+    with (
+        database(own_server.url) as url,
+        sinks(where, url, tmp_path, PAIRSCORE_SINK__STALL_SECONDS="6") as fleet,
+    ):
+        where.publish([job.begun, *job.scores[:100]])
+        sink = fleet.start()
+        wait_until(lambda: fleet.ready() and fleet.stored() == 100, within=DEADLINE)
+        own_server.pause()
+        try:
+            where.publish([*job.scores[100:], job.closed])
+            assert sink.process.wait(DEADLINE) == EXIT_STALLED
+        finally:
+            own_server.resume()
+        fleet.start()
+        fleet.finish("hanging")
         fleet.assert_exact(job)
         assert duplicates(url) == 0
 

@@ -16,6 +16,8 @@ SETTING: Final = "setting PAIRSCORE_POSTGRES_URL"
 START_SECONDS: Final = 15.0
 """How long a start waits for a server that does not listen yet."""
 
+STATEMENT_SECONDS: Final = 30.0
+
 _TRY_SECONDS: Final = 5
 _PAUSE_SECONDS: Final = 0.5
 # A server that is gone without a word is found out, even where nothing is being sent.
@@ -57,10 +59,11 @@ class Address:
     def __str__(self) -> str:
         return f"PostgreSQL at {self._where}"
 
-    def connect(self, name: str) -> Connection:
+    def connect(self, name: str, statement_seconds: float = STATEMENT_SECONDS) -> Connection:
         """Connect once; every statement is a transaction of its own unless one is begun.
 
-        `name` is what the server's list of sessions says of this one.
+        `name` is what the server's list of sessions says of this one. A statement that takes longer
+        than `statement_seconds` fails.
 
         Raises:
             psycopg.OperationalError: that was not possible.
@@ -69,14 +72,23 @@ class Address:
             **{"application_name": name, **self._parameters}, autocommit=True
         )
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection.execute("SET TIME ZONE 'UTC'")
+        try:
+            for setting, value in (
+                ("TimeZone", "UTC"),
+                ("statement_timeout", f"{statement_seconds * 1000:.0f}"),
+            ):
+                connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+        except psycopg.Error:
+            connection.close()
+            raise
         return connection
 
     def connect_at_start(
         self,
         name: str,
-        seconds: float = START_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
         *,
+        seconds: float = START_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
     ) -> Connection:
@@ -88,7 +100,7 @@ class Address:
         deadline = Deadline(seconds, clock)
         while True:
             try:
-                return self.connect(name)
+                return self.connect(name, statement_seconds)
             except psycopg.OperationalError as error:
                 said = one_line(error)
                 refuses = "FATAL" in said and not any(word in said for word in _COMING_UP)
