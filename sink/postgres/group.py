@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -22,24 +22,19 @@ from confluent_kafka import (
 )
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, make_consumer
+from shared.clients import Connection
 from shared.topics import Topics
 from sink.faults import StoreFault
 from sink.intake import Place
 from sink.offsets import find_start
+from sink.postgres.consumer import make_group_consumer
 from sink.postgres.holdings import Held, Holdings
 from sink.topics import TopicWatch
 
-GROUP: Final = "sink-postgres"
 _LAG_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _OPENING_SECONDS: Final = 0.02
 _NEWCOMER_SECONDS: Final = 0.1
-# A sink keeps what it has when another comes or goes, whichever protocol it is.
-_STICKY: Final = {
-    "consumer": {"group.remote.assignor": "uniform"},
-    "classic": {"partition.assignment.strategy": "cooperative-sticky"},
-}
 _REFUSED: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -91,21 +86,7 @@ class GroupSource:
         self._still = False
         self._lag: int | None = None
         self._lag_at = clock()
-        self._consumer: Consumer = make_consumer(
-            connection,
-            group=GROUP,
-            extra={
-                **_STICKY[connection.settings.group_protocol],
-                # A position that is lost is an event here, never a jump.
-                "auto.offset.reset": "error",
-                "on_commit": _on_commit,
-                # Per partition; a backlog would fill memory with what is not stored any sooner.
-                "queued.min.messages": 2_000,
-                "fetch.message.max.bytes": 131_072,
-                "queued.max.messages.kbytes": 8_192,
-                "fetch.queue.backoff.ms": 10,
-            },
-        )
+        self._consumer = make_group_consumer(connection)
 
     def begin(self) -> None:
         """Join the group."""
@@ -299,8 +280,3 @@ class GroupSource:
 
 def _place(message: Message) -> Place:
     return message.topic() or "", message.partition() or 0
-
-
-def _on_commit(error: KafkaError | None, _partitions: Any) -> None:  # noqa: ANN401
-    if error is not None:
-        _log.debug("offsets were not committed: %s", error.str())
