@@ -191,7 +191,7 @@ class SinkOptions(BaseModel):
 
     model_config = GROUP
 
-    commit_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="rows stored at once")
+    commit_rows: int = Field(default=2_000, ge=1, le=1_000_000, description="rows stored at once")
     commit_interval: float = Field(
         default=0.5, gt=0, le=20, description="longest time a row waits for others"
     )

@@ -34,6 +34,12 @@ from worker.transactions import Transactions
 
 GROUP: Final = "worker"
 _log = logging.getLogger(__name__)
+_READING: Final = {
+    "enable.partition.eof": True,
+    # A pause throws away what was fetched ahead.
+    "fetch.message.max.bytes": 131_072,
+    "queued.max.messages.kbytes": 16_384,
+}
 _OPTIONS: Final = {
     "model": "Hugging Face CLIP id, local folder, or `demo`",
     "device": "auto, cpu, cuda or mps",
@@ -100,7 +106,7 @@ def run(
         stack.callback(scorer.close)
         meter.model(_describe(scorer))
         health.ready(False, "no partitions are assigned")
-        consumer = make_consumer(connection, group=GROUP, extra={"enable.partition.eof": True})
+        consumer = make_consumer(connection, group=GROUP, extra=_READING)
         producer = make_producer(connection, transactional_id=f"worker.{name}")
         pause, resume = pause_and_resume(consumer)
         parts = Parts(

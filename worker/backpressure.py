@@ -1,9 +1,12 @@
 """Which partitions are paused: a full window pauses what is not urgent, a parked head its own.
 
+A partition has a share of the window, so that one with a long backlog does not keep the others from
+being read.
+
 The poll loop never waits; it is Kafka that is asked for no more.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from worker.ledger import Partition
@@ -36,6 +39,7 @@ class Backpressure:
         self._resume = resume
         self._paused: set[Partition] = set()
         self._unknown: set[Partition] = set()
+        self._ended: set[Partition] = set()
         self._full = False
         self._brimming = False
 
@@ -50,13 +54,21 @@ class Backpressure:
         Librdkafka gives a partition back as paused as it was when it was taken away, so one that is
         to be read is resumed in any case.
         """
-        self._paused.discard(partition)
+        self.forget(partition)
         self._unknown.add(partition)
+
+    def reached_end(self, partition: Partition) -> None:
+        """Take note that a partition has nothing more for now: it needs no share."""
+        self._ended.add(partition)
+
+    def has_more(self, partition: Partition) -> None:
+        """Take note that a record of it was read."""
+        self._ended.discard(partition)
 
     def forget(self, partition: Partition) -> None:
         """Take note that a partition is gone."""
-        self._paused.discard(partition)
-        self._unknown.discard(partition)
+        for known in (self._paused, self._unknown, self._ended):
+            known.discard(partition)
 
     def apply(
         self,
@@ -64,15 +76,32 @@ class Backpressure:
         *,
         records: int,
         size: int,
+        held: Callable[[Partition], int],
         parked: Callable[[Partition], bool],
     ) -> None:
-        """Pause and resume as the window and the parked rows are now."""
+        """Pause and resume as the window and the parked rows are now.
+
+        Args:
+            assigned: all partitions.
+            records: how many rows are in the window.
+            size: their bytes.
+            held: how many of a partition's are.
+            parked: whether rows of a partition wait to be due.
+        """
+        assigned = tuple(assigned)
+        waiting = {partition for partition in assigned if parked(partition)}
+        share = self._share(assigned, waiting)
         self._full = self._is_full(self._full, records, size, 0)
         self._brimming = self._is_full(self._brimming, records, size, self._reserve)
         wanted = {
             partition
             for partition in assigned
-            if parked(partition) or (self._brimming if partition[0] == self._urgent else self._full)
+            if partition in waiting
+            or (
+                self._brimming
+                if partition[0] == self._urgent
+                else self._full or self._has_its_share(partition, held(partition), share)
+            )
         }
         if wanted == self._paused and not self._unknown:
             return
@@ -82,6 +111,18 @@ class Backpressure:
             self._resume(resuming)
         self._paused = wanted
         self._unknown.clear()
+
+    def _share(self, assigned: Collection[Partition], waiting: Collection[Partition]) -> int:
+        readers = sum(
+            partition[0] != self._urgent
+            and partition not in waiting
+            and partition not in self._ended
+            for partition in assigned
+        )
+        return max(1, self._limit // max(1, readers))
+
+    def _has_its_share(self, partition: Partition, held: int, share: int) -> bool:
+        return held >= share * (_RESUME_BELOW if partition in self._paused else 1.0)
 
     def _is_full(self, was: bool, records: int, size: int, reserve: int) -> bool:
         share = _RESUME_BELOW if was else 1.0

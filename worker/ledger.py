@@ -46,7 +46,7 @@ class Plan(Generic[T]):
 
     outcomes: tuple[T, ...]
     offsets: Mapping[Partition, int]
-    _taken: Mapping[Partition, tuple[int, int]]  # epoch, records
+    _taken: Mapping[Partition, tuple[int, int]] = field(default_factory=dict)  # epoch, records
 
     def __bool__(self) -> bool:
         """Whether there is anything to publish or commit."""
@@ -100,6 +100,11 @@ class Ledger(Generic[T]):
     def __contains__(self, partition: Partition) -> bool:
         """Whether the partition is assigned."""
         return partition in self._states
+
+    def held(self, partition: Partition) -> int:
+        """How many of a partition's records are in no confirmed plan yet."""
+        state = self._states.get(partition)
+        return 0 if state is None else len(state.ready) + len(state.rest)
 
     def is_current(self, record: Record[T]) -> bool:
         """Whether the record belongs to an assignment that has not ended."""

@@ -18,10 +18,10 @@ from shared.shutdown import Deadline
 from shared.topics import Topics
 from worker.backpressure import Backpressure
 from worker.intake import Intake, Malformed, ToScore, timestamp
-from worker.ledger import Ledger, Partition
+from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.parking import Parking
-from worker.publication import Publication, Publisher
+from worker.publication import Kind, Publication, Publisher
 from worker.scoring import Scoring, Task
 from worker.transactions import Aborted, Fatal, Transactions
 
@@ -31,8 +31,12 @@ _READ_AT_ONCE: Final = 1_000
 _MS: Final = 1e-3
 _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
-_TRANSACTION_SECONDS: Final = 45.0  # longer than Kafka leaves one open, shorter than the watchdog
+# librdkafka may take 30 s over one step, whatever it is told: two of them must not outlast the
+# watchdog.
+_TRANSACTION_SECONDS: Final = 25.0
 _REVOKED_SECONDS: Final = 20.0
+_RENEW_SECONDS: Final = 3600.0
+_RENEW_TIMEOUT: Final = 10.0
 _MOST_ABORTS: Final = 20
 _MOST_BACKOFF: Final = 2.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
@@ -105,6 +109,7 @@ class Worker:
         self._wall = wall
         self._published_at = clock()
         self._not_before = 0.0
+        self._renew_at = clock() + _RENEW_SECONDS
         self._aborts = 0
         self._closing = False
 
@@ -139,10 +144,13 @@ class Worker:
             self._ledger.partitions,
             records=self._ledger.unconfirmed - len(self._parking),
             size=self._ledger.unconfirmed_bytes,
+            held=self._ledger.held,
             parked=self._parking.__contains__,
         )
         if self._is_due():
             self._publish(_TRANSACTION_SECONDS)
+        if self._clock() >= self._renew_at:
+            self._renew()
         self._meter.show(
             self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
         )
@@ -169,7 +177,9 @@ class Worker:
         if error is not None:
             self._ledger.reached(partition, offset)
             self._meter.reached_end(partition)
+            self._backpressure.reached_end(partition)
             return
+        self._backpressure.has_more(partition)
         record = self._ledger.observe(partition, offset, len(message))
         self._meter.read(partition, timestamp(message) * _MS)
         arrival = self._intake.read(topic, message)
@@ -182,8 +192,10 @@ class Worker:
             else:
                 self._scoring.put(task, urgent=arrival.urgent)
         elif isinstance(arrival, Malformed):
-            outcome = self._publisher.outcome(arrival.pair, arrival.failure, datetime.now(UTC))
+            now = datetime.now(UTC)
+            outcome = self._publisher.outcome(arrival.pair, arrival.failure, now)
             self._ledger.resolve(record, outcome)
+            self._meter.finished(arrival.pair, now)
         else:
             _log.warning(
                 "a record goes to the dead-letter topic: %s: %s",
@@ -199,10 +211,10 @@ class Worker:
         for task, outcome in self._scoring.collect(seconds):
             now = now or datetime.now(UTC)
             publication = self._publisher.outcome(task.pair, outcome, now)
-            if self._ledger.resolve(task.record, publication):
-                self._meter.finished(task.pair, now)
-            else:
+            if not self._ledger.resolve(task.record, publication):
                 self._meter.dropped()
+            elif publication.kind is Kind.SCORE:
+                self._meter.finished(task.pair, now)
 
     def _hand_over(self) -> None:
         for task in self._parking.take(self._wall()):
@@ -238,6 +250,23 @@ class Worker:
         self._aborts = 0
         self._published_at = self._clock()
         self._meter.committed(plan, self._published_at - started)
+
+    def _renew(self) -> None:
+        """Commit once more the offsets of partitions where nothing happens.
+
+        Kafka forgets an offset that was committed too long ago (`offsets.retention.minutes`, 7 days
+        by default) as soon as a group of KIP-848 has no members, however lately it had some; the
+        rows would then be scored again.
+        """
+        self._renew_at = self._clock() + _RENEW_SECONDS
+        quiet = [p for p in self._ledger.partitions if not self._ledger.held(p)]
+        try:
+            found = self._consumer.committed([TopicPartition(*p) for p in quiet], _RENEW_TIMEOUT)
+            offsets = {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+            if offsets:
+                self._transactions.publish(Plan((), offsets), _TRANSACTION_SECONDS)
+        except (KafkaException, Aborted) as error:
+            _log.warning("offsets were not committed again, which has time: %s", error)
 
     def _drain(self, deadline: Deadline) -> None:
         """Finish what is in the scorer, for as long as there is time; begin nothing."""

@@ -7,7 +7,7 @@ taken over) ends the process.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -71,9 +71,12 @@ class Transactions:
             self.begin()
             self.produce(plan.outcomes, deadline)
             self.send_offsets(plan, deadline)
+        except KafkaException as error:
+            self._give_up(error, decided=False)
+        try:
             self.commit(deadline)
         except KafkaException as error:
-            self._give_up(error)
+            self._give_up(error, decided=True)
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -117,18 +120,21 @@ class Transactions:
                 if found.fatal() or not found.retriable() or deadline.passed:
                     raise
 
-    def _give_up(self, error: KafkaException) -> None:
-        """Abort, or end the process where that is not possible."""
+    def _give_up(self, error: KafkaException, *, decided: bool) -> NoReturn:
+        """Abort, or end the process where that is not possible.
+
+        Once `decided` to commit, a transaction that ran out of time may be committed: whether it is
+        is Kafka's to say, to whoever takes the transactional id next.
+        """
         found: KafkaError = error.args[0]
         if found.fatal() or found.code() in _FENCED:
             raise Fatal(_explain(found)) from error
-        if found.retriable() and not found.txn_requires_abort():
-            # Out of time in the middle of a commit: whether it is done is Kafka's to say.
+        if decided and found.retriable() and not found.txn_requires_abort():
             raise Fatal(f"a transaction could not be ended in time: {found.str()}") from error
         _log.warning("a transaction is aborted: %s", found.str())
         try:
             self._patiently(
-                lambda: self._producer.abort_transaction(_STEP_SECONDS), Deadline(_STEP_SECONDS * 3)
+                lambda: self._producer.abort_transaction(_STEP_SECONDS), Deadline(_STEP_SECONDS)
             )
         except KafkaException as second:
             raise Fatal(_explain(second.args[0])) from second

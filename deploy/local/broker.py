@@ -61,6 +61,7 @@ def behaviour(brokers: int) -> Properties:
         "default.replication.factor": copies,
         "min.insync.replicas": in_sync,
         # A member that is killed is missed after this long (KIP-848: the broker's to set).
+        "offsets.retention.minutes": "86400",  # longer than any topic keeps records
         "group.consumer.session.timeout.ms": "10000",
         "group.consumer.min.session.timeout.ms": "6000",
         "group.consumer.heartbeat.interval.ms": "1000",

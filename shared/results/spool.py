@@ -18,7 +18,7 @@ BUSY_SECONDS: Final = 5.0
 _APPLICATION_ID: Final = 0x70737331  # "pss1", in the file's header for `file` and the like
 
 _WAL_PAGES: Final = 64 * 1024 * 1024 // PAGE_BYTES
-_CACHE_KIB: Final = 16 * 1024
+_CACHE_KIB: Final = 4 * 1024
 
 _SCHEMA: Final = """
 CREATE TABLE topics (

@@ -58,9 +58,9 @@ class AssignedSource:
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "on_commit": _on_commit,
-                "queued.max.messages.kbytes": 8_192,
+                "queued.max.messages.kbytes": 2_048,
                 "fetch.queue.backoff.ms": 10,
-                "fetch.message.max.bytes": 262_144,
+                "fetch.message.max.bytes": 32_768,
             },
         )
 

@@ -6,10 +6,11 @@ from contextlib import closing
 
 import psutil
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from pairscore.errors import EnvironmentFault
+from scripts.committed import committed_offsets
 from sink.csv.source import GROUP, AssignedSource
 from sink.topics import TopicWatch
 from tests.fetching import wait_until
@@ -119,13 +120,11 @@ def test_lag_is_what_was_not_taken(where, source):
 def test_kafka_is_told_how_far_the_sink_is(where, tmp_path):
     job = plain_job("lagging", 30, tmp_path / "in")
     where.publish([*job.scores, job.closed])
-    group = ConsumerGroupTopicPartitions(f"{where.settings.topic_prefix}{GROUP}")
     ends = {(where.topics.scores, number) for number in range(where.settings.partitions)}
 
     def told() -> bool:
-        (future,) = where.admin.list_consumer_group_offsets([group]).values()
-        found = future.result(30).topic_partitions
-        return ends <= {(p.topic, p.partition) for p in found if p.offset > 0}
+        found = committed_offsets(where.connection, GROUP, ends, DEADLINE)
+        return {place for place, offset in found.items() if offset > 0} == ends
 
     with where.sink():
         wait_until(lambda: where.complete("lagging"), within=DEADLINE)

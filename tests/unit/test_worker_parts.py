@@ -202,45 +202,74 @@ def test_full_window_pauses_all_but_what_is_urgent_until_there_is_some_room():
         (0, set()),
     ]
     for records, expected in steps:
-        pressure.apply(ALL, records=records, size=0, parked=lambda _: False)
+        pressure.apply(ALL, records=records, size=0, held=lambda _: 0, parked=lambda _: False)
         assert (records, paused.now) == (records, expected)
 
 
 def test_big_messages_fill_the_window_too():
     paused = Paused()
-    backpressure(paused).apply(ALL, records=1, size=1_000, parked=lambda _: False)
+    backpressure(paused).apply(ALL, records=1, size=1_000, held=lambda _: 0, parked=lambda _: False)
     assert paused.now == {("pairs", 0), ("retry", 0)}
 
 
 def test_partition_whose_head_is_not_due_is_paused_alone():
     paused = Paused()
     pressure = backpressure(paused)
-    pressure.apply(ALL, records=0, size=0, parked=lambda p: p == ("retry", 0))
+    pressure.apply(ALL, records=0, size=0, held=lambda _: 0, parked=lambda p: p == ("retry", 0))
     assert paused.now == {("retry", 0)}
-    pressure.apply(ALL, records=0, size=0, parked=lambda _: False)
+    pressure.apply(ALL, records=0, size=0, held=lambda _: 0, parked=lambda _: False)
     assert paused.now == set()
+
+
+def test_partition_with_a_long_backlog_leaves_room_for_the_others():
+    paused = Paused()
+    pressure = backpressure(paused)
+    four = [("pairs", number) for number in range(4)]
+    held = {four[0]: 25, four[1]: 24}
+
+    def apply() -> set[tuple[str, int]]:
+        pressure.apply(
+            [*four, ("retry", 0)],
+            records=sum(held.values()),
+            size=0,
+            held=lambda p: held.get(p, 0),
+            parked=lambda p: p[0] == "retry",
+        )
+        return {p for p in paused.now if p[0] == "pairs"}
+
+    assert apply() == {four[0]}
+    held[four[0]] = 19
+    assert apply() == {four[0]}
+    held[four[0]] = 18
+    assert apply() == set()
+    pressure.reached_end(four[2])
+    pressure.reached_end(four[3])
+    held.update({four[0]: 49, four[1]: 50})
+    assert apply() == {four[1]}
+    pressure.has_more(four[2])
+    assert apply() == {four[0], four[1]}
 
 
 def test_partition_that_comes_back_is_paused_anew():
     paused = Paused()
     pressure = backpressure(paused)
-    pressure.apply(ALL, records=100, size=0, parked=lambda _: False)
+    pressure.apply(ALL, records=100, size=0, held=lambda _: 0, parked=lambda _: False)
     pressure.forget(("pairs", 0))
     paused.now.discard(("pairs", 0))
     pressure.renew(("pairs", 0))
-    pressure.apply(ALL, records=100, size=0, parked=lambda _: False)
+    pressure.apply(ALL, records=100, size=0, held=lambda _: 0, parked=lambda _: False)
     assert ("pairs", 0) in paused.now
 
 
 def test_partition_that_was_paused_when_it_went_is_read_when_it_comes_back():
     paused = Paused()
     pressure = backpressure(paused)
-    pressure.apply(ALL, records=0, size=0, parked=lambda p: p == ("retry", 0))
+    pressure.apply(ALL, records=0, size=0, held=lambda _: 0, parked=lambda p: p == ("retry", 0))
     pressure.forget(("retry", 0))
-    pressure.apply(ALL[:2], records=0, size=0, parked=lambda _: False)
+    pressure.apply(ALL[:2], records=0, size=0, held=lambda _: 0, parked=lambda _: False)
     assert paused.now == {("retry", 0)}  # as a consumer of librdkafka has it
     pressure.renew(("retry", 0))
-    pressure.apply(ALL, records=0, size=0, parked=lambda _: False)
+    pressure.apply(ALL, records=0, size=0, held=lambda _: 0, parked=lambda _: False)
     assert paused.now == set()
 
 
@@ -256,7 +285,7 @@ def test_only_changes_are_asked_for(steps):
         elif ALL[0] not in assigned:
             pressure.renew(ALL[0])
         assigned = ALL[1:] if gone else ALL
-        pressure.apply(assigned, records=records, size=0, parked=lambda _: False)
+        pressure.apply(assigned, records=records, size=0, held=lambda _: 0, parked=lambda _: False)
         assert paused.now <= set(assigned)
 
 
