@@ -1,0 +1,124 @@
+"""The producer and the sink are killed, and the sink's disk is full."""
+
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.data import write_csv
+from tests.faults.fleet import PARTITIONS, Stage, fleet
+from tests.faults.processes import Command, Service
+from tests.faults.reader import Scores, consumer
+
+Tell = Callable[[object], None]
+
+_ASK_SECONDS: Final = 10.0
+
+
+def test_producer_killed_while_it_publishes(stage: Stage, tell: Tell, tmp_path: Path) -> None:
+    kills = stage.scale.of(3, 10)
+    rows = [stage.rows[n % len(stage.rows)] for n in range(stage.scale.rows)]
+    write_csv(rows, tmp_path / "rows.csv")
+    with fleet(stage, "producer", {"producer__transaction_seconds": "0.2"}) as run:
+        # Slow enough to be there for every SIGKILL, since it cannot be faster between two of them.
+        rate = stage.scale.rows / (kills * 2.5)
+        arguments = ("csv", str(tmp_path / "rows.csv"), "--job", "job", "--limit-rate", f"{rate}")
+        producer = run.supervisor.start(
+            "producer", Command("producer", lambda: arguments, run.environment)
+        )
+        for _ in range(kills):
+            run.supervisor.pause(run.random.uniform(0.5, 2.5))
+            run.supervisor.kill(producer)
+        run.supervisor.until(
+            lambda: producer.exits[-1:] == [0], stage.scale.seconds, "not all is published"
+        )
+        tally = run.conclude("job", rows)
+        with consumer(stage.kafka.bootstrap_servers) as reading:
+            pairs = Scores(reading, run.topics.pairs, PARTITIONS)
+            ends = pairs.ends()
+            run.supervisor.until(lambda: pairs.has_read(ends), 45.0, "pairs cannot be read")
+            pairs.count("job")
+        tell(f"{tally}; {kills} SIGKILLs of the producer, {len(pairs.records):,} rows on pairs")
+        tally.check()
+        assert pairs.times == Counter({("job", row): 1 for row in range(len(rows))})
+
+
+def test_sink_killed_while_it_stores(stage: Stage, tell: Tell) -> None:
+    kills = stage.scale.of(8, 50)
+    with fleet(stage, "sink", {"sink__commit_interval": "0.1"}) as run:
+        feed = run.feed()
+        sink = run.supervisor.services["sink"]
+        run.until_members(3)
+        for _ in range(kills - 2):
+            feed.publish(stage.scale.rows // kills)
+            run.pause(1.5)
+            run.supervisor.kill(sink)
+        feed.publish(stage.scale.rows - feed.published)
+        feed.close()
+        run.until_scored(feed.job, feed.published)
+        for _ in range(2):  # when it writes the result, perhaps
+            run.pause(1.5)
+            run.supervisor.kill(sink)
+        tally = run.settle(feed)
+        tell(f"{tally}; {kills} SIGKILLs of the sink")
+        tally.check()
+
+
+@pytest.fixture
+def small_disk(stage: Stage, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that outcomes soon fill."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    size = stage.scale.of(1, 6)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(tmp_path)], check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, small_disk: Path) -> None:
+    with fleet(stage, "disk", {"results": str(small_disk / "results")}) as run:
+        feed = run.feed()
+        sink = run.supervisor.services["sink"]
+        feed.publish(stage.scale.rows)
+        run.supervisor.until(
+            lambda: bool(complaints(sink)), stage.scale.seconds, "the disk was large enough"
+        )
+        [complaint, *_] = complaints(sink)
+        assert "PAIRSCORE_RESULTS" in complaint
+        assert str(small_disk / "results") in complaint
+        assert readiness(sink)[0] == 503
+        run.until_scored(feed.job, feed.published)
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+        tally = run.settle(feed)
+        tell(f"{tally}; {complaint}")
+        tally.check()
+        assert sink.exits == [0]
+
+
+def complaints(sink: Service) -> list[str]:
+    """What the sink logged as errors."""
+    lines = (json.loads(line) for line in sink.log.read_text().splitlines())
+    return [line["message"] for line in lines if line["level"] == "error"]
+
+
+def readiness(service: Service) -> tuple[int, str]:
+    """What /readyz answers."""
+    lines = (json.loads(line) for line in service.log.read_text().splitlines())
+    port = [line["port"] for line in lines if "port" in line][-1]
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=_ASK_SECONDS) as it:
+            return it.status, it.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()

@@ -1,0 +1,135 @@
+"""Workers are killed, ended, and made to hang, while rows come."""
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tests.faults.data import Feed
+from tests.faults.fleet import TERM_SECONDS, Fleet, Stage, fleet
+from tests.faults.processes import Service
+from tests.faults.worker_main import Point
+
+Tell = Callable[[object], None]
+
+_MOST_DELAY: Final = 1.0
+
+
+def test_workers_killed_at_random_moments(stage: Stage, tell: Tell) -> None:
+    kills = stage.scale.of(5, 30)
+    with fleet(stage, "killed") as run:
+        feed = run.feed()
+        for _ in range(kills):
+            feed.publish(stage.scale.rows // (kills + 1))
+            run.pause(_MOST_DELAY)
+            run.supervisor.kill(run.random.choice(run.workers))
+        feed.publish(stage.scale.rows - feed.published)
+        tally = run.settle(feed)
+        tell(f"{tally}; {kills} SIGKILLs")
+        tally.check()
+        assert run.supervisor.exits() == {-signal.SIGKILL: kills, 0: 4}
+
+
+def test_workers_asked_to_end_while_rows_come(stage: Stage, tell: Tell) -> None:
+    ends = stage.scale.of(4, 20)
+    with fleet(stage, "ended") as run:
+        feed = run.feed()
+        run.until_members(3)
+        slowest = 0.0
+        for _ in range(ends):
+            feed.publish(stage.scale.rows // (ends + 1))
+            run.pause(_MOST_DELAY)
+            worker = run.random.choice(run.workers)
+            slowest = max(slowest, run.supervisor.end(worker, TERM_SECONDS))
+            run.supervisor.start_again(worker)
+        feed.publish(stage.scale.rows - feed.published)
+        tally = run.settle(feed)
+        tell(f"{tally}; {ends} SIGTERMs, each exit 0, the slowest after {slowest:.1f} s")
+        tally.check()
+        assert set(run.supervisor.exits()) == {0}
+
+
+def test_workers_hang_and_go_on_as_zombies(stage: Stage, tell: Tell) -> None:
+    with fleet(stage, "zombies") as run:
+        feed = run.feed()
+        run.until_members(3)
+        rounds = stage.scale.of(1, 3)
+        for _ in range(rounds):
+            feed.publish(stage.scale.rows // (rounds + 1))
+            run.pause(_MOST_DELAY / 2)
+            victim = run.random.choice(run.workers)
+            victim.send(signal.SIGSTOP)
+            run.supervisor.until(lambda: victim.stopped, 10.0, "SIGSTOP does not stop")  # noqa: B023
+            feed.publish(stage.scale.rows // (2 * rounds + 2))
+            outlast(run, 2)
+            victim.send(signal.SIGCONT)
+        feed.publish(stage.scale.rows - feed.published)
+        tally = run.settle(feed)
+        tell(f"{tally}; {rounds} times SIGSTOP and SIGCONT")
+        tally.check()
+
+
+def test_workers_hang_inside_of_transactions(stage: Stage, tell: Tell) -> None:
+    points = [Point.BEFORE_SEND_OFFSETS, Point.BEFORE_COMMIT]
+    if stage.scale.long:
+        points = list(Point)
+    with fleet(stage, "hung", workers=1) as run:
+        feed = run.feed()
+        for two in zip(points[::2], points[1::2], strict=True):
+            struck = [run.start_worker(iter([fate("STOP", run, point)])) for point in two]
+            run.until_members(3)
+            trickle(run, feed, struck_of(struck))
+            outlast(run, 1)
+            for worker in struck:
+                worker.send(signal.SIGCONT)
+            run.until_members(3)
+            for worker in struck:
+                run.supervisor.end(worker, TERM_SECONDS)
+        feed.publish(max(0, stage.scale.rows - feed.published))
+        tally = run.settle(feed)
+        tell(f"{tally}; SIGSTOP at {', '.join(points)}")
+        tally.check()
+
+
+def test_workers_killed_at_every_point_of_a_transaction(stage: Stage, tell: Tell) -> None:
+    with fleet(stage, "points", workers=0) as run:
+        feed = run.feed()
+        points = list(Point) * stage.scale.of(1, 3)
+        run.random.shuffle(points)
+        fates = iter([fate("KILL", run, point) for point in points])
+        for _ in range(3):
+            run.start_worker(fates)
+        trickle(run, feed, lambda: run.supervisor.exits()[-signal.SIGKILL] == len(points))
+        feed.publish(max(0, stage.scale.rows - feed.published))
+        tally = run.settle(feed)
+        tell(f"{tally}; SIGKILL at {len(points)} points: {', '.join(points)}")
+        tally.check()
+        assert run.supervisor.exits() == {-signal.SIGKILL: len(points), 0: 4}
+
+
+def fate(number: str, run: Fleet, point: Point) -> Sequence[str]:
+    """Arguments of a worker that is to be struck in one of its first transactions."""
+    return (number, point, str(run.random.randint(1, 4)))
+
+
+def struck_of(workers: Sequence[Service]) -> Callable[[], bool]:
+    return lambda: all(worker.stopped for worker in workers)
+
+
+def trickle(run: Fleet, feed: Feed, enough: Callable[[], bool]) -> None:
+    """Publish a few rows at a time until something has come about.
+
+    Raises:
+        AssertionError: it has not, after as many rows as the scenario has.
+    """
+    most = feed.published + run.stage.scale.rows
+    while not enough():
+        assert feed.published < most, f"not every worker was struck\n{run.supervisor.report()}"
+        feed.publish(5)
+        run.supervisor.pause(0.1)
+
+
+def outlast(run: Fleet, members: int) -> None:
+    """Wait until Kafka has given the others up, and in the long form for a minute."""
+    run.until_members(members)
+    if run.stage.scale.long:
+        run.supervisor.pause(60.0)
