@@ -72,7 +72,7 @@ def run_fleet(folder: Path, workers: int, environment: Mapping[str, str] = os.en
         sink = "postgres" if environment.get(_POSTGRES) else "csv"
         _start(supervisor, folder, around, workers, sink)
         try:
-            _keep(supervisor, cluster, folder, around)
+            _keep(supervisor, cluster, folder, around, sink)
         except KeyboardInterrupt:
             _say("ending: what workers have is finished first; Ctrl-C again ends it at once")
             raise
@@ -98,7 +98,9 @@ def _start(
     _say(f"  images may come from public addresses{networks and f', and {networks}'} ({_NETWORKS})")
 
 
-def _keep(supervisor: Supervisor, cluster: Kafka, folder: Path, around: Surroundings) -> None:
+def _keep(
+    supervisor: Supervisor, cluster: Kafka, folder: Path, around: Surroundings, sink: str
+) -> None:
     store = {"results": around.environment[_RESULTS]}
     news = JobNews(open_results(read_settings(StoreSettings, store)), _say)
     looks, told = 0, False
@@ -110,7 +112,7 @@ def _keep(supervisor: Supervisor, cluster: Kafka, folder: Path, around: Surround
         missing = [program.name for program in supervisor.unready()]
         if not told and not missing:
             told = True
-            _say(_commands(supervisor.programs, folder, around))
+            _say(_commands(supervisor.programs, folder, around, sink))
         elif not told and looks % _HINT_LOOKS == 0:
             _say(f"still waiting for {', '.join(missing)}; logs: {around.logs}")
         if looks % _STATUS_LOOKS == 0:
@@ -144,7 +146,7 @@ def _settings(folder: Path, cluster: Kafka, environment: Mapping[str, str]) -> M
     return chosen
 
 
-def _commands(programs: list[Program], folder: Path, around: Surroundings) -> str:
+def _commands(programs: list[Program], folder: Path, around: Surroundings, sink: str) -> str:
     """What to try, once the fleet is ready; writes the file that other terminals take it from."""
     exports = folder / _EXPORTS
     lines = [_export(name, value) for name, value in around.environment.items()]
@@ -162,6 +164,7 @@ def _commands(programs: list[Program], folder: Path, around: Surroundings) -> st
             "ready. In another terminal, in this folder:",
             f"  . {settings}",
             *(f"    {line}" for line in lines),
+            *([f"  and what {_POSTGRES} is here"] if sink == "postgres" else []),
             f"  {python} -m producer csv {demo} --wait   # a minute: some servers are dead",
             f"  {python} -m producer csv YOUR.csv --wait",
             f"  {python} -m sink status",
@@ -186,8 +189,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
-    with lock:
+    try:
         yield
+    finally:
         lock.release()
 
 

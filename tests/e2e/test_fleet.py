@@ -251,6 +251,20 @@ def test_nothing_survives_a_killed_fleet_and_the_next_one_goes_on(
         assert not any(map(psutil.Process.is_running, programs))
 
 
+def test_fleet_stores_in_the_database_that_is_named(
+    postgres_service: local.Postgres, server: ImageServer, tmp_path: Path
+) -> None:
+    store = {"PAIRSCORE_POSTGRES_URL": postgres_service.url}
+    with fleet(tmp_path / "data", workers=1, **store) as run:
+        assert "starting: sink postgres, 1 worker with the model demo" in run.said
+        assert "and what PAIRSCORE_POSTGRES_URL is here" in run.said
+        job = f"stored-{os.getpid()}"
+        run.publish(write_set(tmp_path / "set.csv", server, rows=30), job)
+        run.until(lambda: f"job {job}: complete, 30 scored, 0 failed" in run.said, JOB_SECONDS)
+        said = command("sink", "status", job, **run.exports(), **store)
+    assert "postgres" in said.stdout, said.stderr
+
+
 def test_fleet_is_asked_to_end_while_it_starts(tmp_path: Path) -> None:
     with subprocess.Popen(
         [PYTHON, "-m", "deploy.local", "fleet", str(tmp_path / "data")],
