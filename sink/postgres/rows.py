@@ -35,7 +35,6 @@ _LONGEST_MODEL: Final = 500
 """Characters; a longer one would not go into an index."""
 
 _MOST_ATTEMPTS: Final = 2**31 - 1
-_MOST_ROWS: Final = 2**63 - 1
 _YEARS: Final = range(2, 9999)  # what is a year in every time zone
 
 
@@ -76,8 +75,8 @@ def job_row(message: JobMessage) -> Row:
         _maybe(message.source_sha256),
         [plain(name) for name in message.header],
         None if message.csv is None else message.csv.model_dump_json(),
-        min(message.rows_published, _MOST_ROWS),
-        None if message.rows is None else min(message.rows, _MOST_ROWS),
+        message.rows_published,
+        message.rows,
         _in_years(message.created_at),
     )
 

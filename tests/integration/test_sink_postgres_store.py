@@ -16,7 +16,16 @@ from pydantic import SecretStr
 from deploy import local
 from pairscore.errors import EnvironmentFault, SettingsError
 from pairscore.pair import Reason
-from shared.messages import Defect, JobMessage, JobState, Rejection, ScoreMessage, decode
+from shared.messages import (
+    MAX_ROWS,
+    CsvFormat,
+    Defect,
+    JobMessage,
+    JobState,
+    Rejection,
+    ScoreMessage,
+    decode,
+)
 from shared.results import open_results
 from shared.results.postgres import Address, PostgresResults, prepare
 from shared.results.postgres.schema import VERSION
@@ -299,6 +308,27 @@ def test_what_is_said_of_a_job_only_grows_and_a_closed_one_stays_so(url):
         assert status is not None
         assert (status.state, status.rows_published, status.rows) == ("closed", 6, 6)
         assert (status.source, status.created_at, status.result) == ("job.csv", NOW, None)
+
+
+def test_whatever_is_said_of_a_job_is_stored(url):
+    odd = JobMessage(
+        job="odd",
+        source="nul \0.csv",
+        source_sha256="\0",
+        header=("a\0b", "", "😺"),
+        csv=CsvFormat(header_raw="a\0b", dropped=(10**40,), output_name="o.csv"),
+        rows_published=MAX_ROWS,
+        state=JobState.OPEN,
+        created_at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+    )
+    with sink_at(url) as sink, results_at(url) as results:
+        sink.store.store(batch([score(0)], jobs=[odd, said(published=1)]))
+        found = {status.job: status for status in results.jobs()}
+        assert (found["odd"].source, found["odd"].rows_published) == ("nul \ufffd.csv", MAX_ROWS)
+        assert found["job"].rows_published == 1
+    header, csv = ask(url, "SELECT header, csv::text FROM pairscore.jobs WHERE job = 'odd'")[0]
+    assert header == ["a\ufffdb", "", "😺"]
+    assert CsvFormat.model_validate_json(csv) == odd.csv
 
 
 def test_a_job_is_complete_when_all_its_rows_are_stored(url):
