@@ -24,7 +24,7 @@ from confluent_kafka import (
 from pairscore.errors import EnvironmentFault
 from shared.clients import Connection
 from shared.topics import Topics
-from sink.faults import StoreFault
+from sink.faults import RETRY_SECONDS, Persistent, StoreFault
 from sink.intake import Place
 from sink.offsets import find_start
 from sink.postgres.consumer import make_group_consumer
@@ -32,7 +32,6 @@ from sink.postgres.holdings import Held, Holdings
 from sink.topics import TopicWatch
 
 _LAG_SECONDS: Final = 1.0
-_RETRY_SECONDS: Final = 1.0
 _OPENING_SECONDS: Final = 0.02
 _NEWCOMER_SECONDS: Final = 0.1
 _REFUSED: Final = frozenset(
@@ -82,6 +81,7 @@ class GroupSource:
         self._clock = clock
         self._opening: set[Place] = set()
         self._open_at = clock()
+        self._asking = Persistent(clock)
         self._moved: set[Place] = set()
         self._still = False
         self._lag: int | None = None
@@ -232,14 +232,18 @@ class GroupSource:
     def _open(self) -> None:
         """Go to where the store says; what cannot be done now is tried again a little later."""
         places = sorted(self._opening)
-        self._open_at = self._clock() + _RETRY_SECONDS
+        self._open_at = self._clock() + RETRY_SECONDS
         try:
             topics = self._watch.read()
             stored = self._offsets.claim(places, {name: topics[name].id for name in topics})
             ranges = self._watch.ranges(places)
-        except (StoreFault, EnvironmentFault) as fault:
+        except StoreFault as fault:  # which the store tells of
             _log.debug("partitions are not read yet: %s", fault)
             return
+        except EnvironmentFault as fault:
+            self._asking.failed(str(fault))
+            return
+        self._asking.succeeded()
         for place in places:
             start = find_start(place, stored[place], ranges[place])
             if not self._go_on(place, start.offset):
