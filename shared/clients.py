@@ -123,6 +123,10 @@ def base_config(connection: Connection) -> Config:
         "logger": connection.logger,
         "log.connection.close": False,
         "reconnect.backoff.max.ms": 2_000,
+        # Otherwise a transactional producer hangs in send_offsets for ever once its only broker was
+        # away: librdkafka drops the broker, and keeps it as coordinator (confluentinc/librdkafka
+        # issue 5511).
+        "metadata.recovery.strategy": "none",
         "socket.connection.setup.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 30_000,
         "allow.auto.create.topics": False,
