@@ -28,7 +28,11 @@ from shared.settings import KafkaSettings, WorkerSettings
 from shared.shutdown import StopSignal
 from shared.topics import Topics, create_topics
 from tests.fetching import wait_until
+from worker import loop
 from worker.__main__ import GROUP, run
+from worker.ledger import Plan
+from worker.publication import Publication
+from worker.transactions import Transactions
 
 WITHIN = 30.0
 SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
@@ -125,8 +129,14 @@ class Fleet:
 
 
 @contextmanager
-def working(fleet: Fleet, scorer: Told, **settings: object) -> Iterator[StopSignal]:
-    """A worker in a thread; it has to end without an error, unless the test takes `ended`."""
+def working(
+    fleet: Fleet,
+    scorer: Told,
+    *,
+    transactions: type[Transactions] = Transactions,
+    **settings: object,
+) -> Iterator[StopSignal]:
+    """A worker in a thread; what ends it is raised on leaving."""
     options = {
         "kafka": fleet.settings,
         "worker": {"id": "w"},
@@ -139,7 +149,7 @@ def working(fleet: Fleet, scorer: Told, **settings: object) -> Iterator[StopSign
 
     def work() -> None:
         try:
-            run(made, stop, make_scorer=lambda _: scorer)
+            run(made, stop, make_scorer=lambda _: scorer, make_transactions=transactions)
         except BaseException as error:  # noqa: BLE001 - handed to the test
             errors.append(error)
             stop.ask()
@@ -317,6 +327,28 @@ def test_second_worker_of_the_same_id_ends_the_first(fleet):
             wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
             with working(fleet, second):
                 wait_until(lambda: publish_until(stop), within=WITHIN)
+
+
+def test_offsets_of_quiet_partitions_are_committed_again(fleet, monkeypatch):
+    monkeypatch.setattr(loop, "_RENEW_SECONDS", 0.3)
+    renewed: list[dict[tuple[str, int], int]] = []
+
+    class Watched(Transactions):
+        def publish(self, plan: Plan[Publication], seconds: float) -> None:
+            super().publish(plan, seconds)
+            if not plan.outcomes and len(plan.offsets) > 1:
+                renewed.append(dict(plan.offsets))
+
+    fleet.publish(range(60))
+    ends = {(fleet.topics.pairs, number) for number in range(3)}
+    with working(fleet, Told(), transactions=Watched):
+        wait_until(lambda: fleet.rows() == list(range(60)), within=WITHIN)
+        renewed.clear()
+        wait_until(lambda: len(renewed) >= 2, within=WITHIN)
+    assert ends <= renewed[-1].keys()
+    with working(fleet, second := Told()):
+        wait_until(lambda: fleet.lag() == 0, within=WITHIN)
+    assert second.seen == []
 
 
 def test_settings_of_the_scorer_leave_further_attempts_to_the_tiers(fleet):
