@@ -114,6 +114,7 @@ def _contained() -> Iterator[Postgres]:
         "POSTGRES_USER": _USER,
         "POSTGRES_DB": _DATABASE,
         "POSTGRES_HOST_AUTH_METHOD": "trust",
+        "POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C",
     }
     with container(
         "postgres", IMAGE, ports={5432: port}, variables=variables, answers=lambda: _answers(port)

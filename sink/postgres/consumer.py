@@ -17,8 +17,8 @@ _STICKY: Final = {
 # Per partition: all of a backlog would fill memory, and be stored no sooner.
 _AHEAD: Final = {
     "queued.min.messages": "2000",
-    "queued.max.messages.kbytes": "8192",
-    "fetch.message.max.bytes": "131072",
+    "queued.max.messages.kbytes": "2048",
+    "fetch.message.max.bytes": "32768",
     "fetch.queue.backoff.ms": "10",
 }
 
