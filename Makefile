@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 DIR ?= demo-data
 FLEET ?= fleet-data
 WORKERS ?= 2
+JOBS ?= 4
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo demo-local fleet score test faults check format bench lock docs wheel clean
@@ -31,8 +32,8 @@ score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model
 	@test -n "$(CSV)" || { echo 'make score: say which file: make score CSV=challenge_set.csv' >&2; exit 2; }
 	@$(BIN)/pairscore score "$(CSV)" $(ARGS)
 
-test: $(READY) ## Run all tests, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+test: $(READY) ## Run all tests, JOBS files at a time (most of it is waiting), with coverage
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 faults: $(READY) ## Kill, hang and cut off everything, at length (about an hour)
 	@$(BIN)/python -m pytest tests/faults $$(grep -l long_faults tests/integration/*.py) --long-faults $(ARGS)

@@ -18,17 +18,13 @@ from tests.services import had
 
 _PICTURES: Final = 500
 _LONG_SECONDS: Final = 1_800
-_lines = pytest.StashKey[list[str]]()
+_TOLD: Final = "told"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--long-faults", action="store_true", help="every fault as often as promised")
     group.addoption("--faults-seed", type=int, help="of a run that is to be repeated")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_lines] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,19 +36,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter,
 ) -> None:
-    if config.stash[_lines]:
+    # From the reports, which come from the processes that ran the tests.
+    told = [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == _TOLD
+    ]
+    if told:
         terminalreporter.section("faults")
-        for line in config.stash[_lines]:
-            terminalreporter.write_line(line)
+    for line in told:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[object], None]:
     """Show a line at the end of the run."""
     name = request.node.name.removeprefix("test_").replace("_", " ")
-    return lambda what: request.config.stash[_lines].append(f"{name}: {what}")
+    return lambda what: request.node.user_properties.append((_TOLD, f"{name}: {what}"))
 
 
 @pytest.fixture(scope="session")
