@@ -35,9 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(_LONG_SECONDS))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter,
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     # From the reports, which come from the processes that ran the tests.
     told = [
         str(value)
@@ -54,9 +52,10 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[object], None]:
+def tell(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None]:
     """Show a line at the end of the run."""
     name = request.node.name.removeprefix("test_").replace("_", " ")
+    request.node.user_properties.append((_TOLD, f"{name}: --faults-seed {seed}"))
     return lambda what: request.node.user_properties.append((_TOLD, f"{name}: {what}"))
 
 
@@ -68,9 +67,7 @@ def scale(pytestconfig: pytest.Config) -> Scale:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     given = pytestconfig.getoption("faults_seed", default=None)
-    found = secrets.randbelow(1_000_000) if given is None else int(given)
-    pytestconfig.stash[_lines].append(f"--faults-seed {found}")
-    return found
+    return secrets.randbelow(1_000_000) if given is None else int(given)
 
 
 @pytest.fixture(scope="session")
