@@ -170,7 +170,8 @@ def test_an_empty_first_line(source):
         (gzip.compress(GOOD, mtime=0) + b"rest", "gzip data is cut short or damaged"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"12345678", "gzip data is cut short or damaged"),
         (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "gzip data is cut short or damaged"),
-        (gzip.compress(b"url,caption\nu,caf\xe9\n", mtime=0), "line 2: the byte 0xe9 at offset 17 "),
+        (gzip.compress(b"url,caption\nu,caf\xe9\n", mtime=0),
+         "line 2: the byte 0xe9 at offset 17 "),
     ],
 )  # fmt: skip
 def test_text_that_is_not_csv_in_utf8(source, data, match):
