@@ -14,6 +14,7 @@ from pairscore.demo.rows import HEADER
 from pairscore.pair import Reason
 from shared.messages import JobMessage, JobState, PairMessage, key_of
 from shared.topics import Topics
+from tests.faults.reader import client
 
 _URL: Final = HEADER.index("url")
 _CAPTION: Final = HEADER.index("caption")
@@ -69,13 +70,11 @@ class Feed:
         self._failed: list[str] = []
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **client(bootstrap_servers),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
                 "message.timeout.ms": 300_000,
-                "reconnect.backoff.max.ms": 1_000,
-                "log_level": 0,
             }
         )
 
@@ -103,6 +102,10 @@ class Feed:
             )
             self.put(self._topics.pairs, key_of(row.url), message.encode())
         self._published += count
+
+    def complete(self, total: int) -> None:
+        """Hand over what is missing of so many rows."""
+        self.publish(max(0, total - self._published))
 
     def close(self) -> None:
         """Say that these were all."""

@@ -27,7 +27,7 @@ from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
 from tests.faults.data import Feed, Row
 from tests.faults.processes import ROOT, Command, Nursery, Service, Supervisor, clean_environment
-from tests.faults.reader import Scores, consumer
+from tests.faults.reader import Scores, client, consumer
 from tests.fetching import wait_until
 
 Place: TypeAlias = tuple[str, int]
@@ -269,6 +269,7 @@ class Fleet:
             for topic in self.topics.to_score
             for number in range(PARTITIONS)
         ]
+        self.admin.list_topics(timeout=_ASK_SECONDS)  # else it asks for epochs that are over
         asked = self.admin.list_offsets(
             {place: OffsetSpec.latest() for place in places}, request_timeout=_ASK_SECONDS
         )
@@ -351,7 +352,7 @@ def fleet(
     kafka = KafkaSettings.model_validate(
         {each.removeprefix(_KAFKA): own[each] for each in own if each.startswith(_KAFKA)}
     )
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    admin = AdminClient(client(servers))
     create_topics(kafka, admin, admin.list_topics(timeout=_ASK_SECONDS))
     _await_topics(admin, Topics.of(kafka).all)
     if not stage.scale.long:

@@ -99,20 +99,31 @@ class Scores(Reader):
         return [row for row in range(rows) if (job, row) not in self.found]
 
 
+def client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
+    """What every client of the scenarios has: brokers come and go, and that is not worth a line."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "reconnect.backoff.max.ms": 1_000,
+        # Librdkafka hangs in requests to coordinators that it has dropped (its issue 5511).
+        "metadata.recovery.strategy": "none",
+        "metadata.max.age.ms": 5_000,
+        "connections.max.idle.ms": 10_000,
+        "log_level": 0,
+    }
+
+
 @contextmanager
 def consumer(bootstrap_servers: str, group: str = "faults.reader") -> Iterator[Consumer]:
     """A consumer of committed records; it joins no group, but may ask for the offsets of one."""
     made = Consumer(
         {
-            "bootstrap.servers": bootstrap_servers,
+            **client(bootstrap_servers),
             "group.id": group,
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 100,
-            "reconnect.backoff.max.ms": 1_000,
-            "log_level": 0,
         }
     )
     try:

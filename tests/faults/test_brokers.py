@@ -39,7 +39,7 @@ def test_broker_that_cannot_be_reached(
         feed.publish(stage.scale.rows // 2)
         run.pause(0.5)
         one.pause(1) if how == "hangs" else one.kill(1)
-        feed.publish(stage.scale.rows - feed.published)
+        feed.complete(stage.scale.rows)
         run.supervisor.pause(seconds)
         one.resume(1) if how == "hangs" else one.start(1)
         tally = run.settle(feed)
@@ -52,20 +52,21 @@ def test_each_of_three_brokers_is_restarted_hard(
 ) -> None:
     rounds = stage.scale.of(1, 3)
     nodes = three.nodes * rounds
+    share = stage.scale.rows // (2 * len(nodes) + 1)
     with fleet(replace(stage, kafka=three), "brokers") as run:
         feed = run.feed()
         run.until_members(3)
         for node in nodes:
-            feed.publish(stage.scale.rows // (len(nodes) + 1))
+            feed.publish(share)
             run.pause(1.0)
             three.kill(node)
-            feed.publish(stage.scale.rows // (len(nodes) + 1) // 2)
+            feed.publish(share)
             run.pause(stage.scale.of(2, 20))
             three.start(node)
             run.supervisor.until(
                 lambda: is_whole(run), _CAUGHT_UP_SECONDS, "brokers have not caught up"
             )
-        feed.publish(stage.scale.rows - feed.published)
+        feed.complete(stage.scale.rows)
         tally = run.settle(feed)
         tell(f"{tally}; {len(nodes)} SIGKILLs, exits {dict(run.supervisor.exits())}")
         tally.check()

@@ -60,7 +60,7 @@ def test_sink_killed_while_it_stores(stage: Stage, tell: Tell) -> None:
             feed.publish(stage.scale.rows // kills)
             run.pause(1.5)
             run.supervisor.kill(sink)
-        feed.publish(stage.scale.rows - feed.published)
+        feed.complete(stage.scale.rows)
         feed.close()
         run.until_scored(feed.job, feed.published)
         for _ in range(2):  # when it writes the result, perhaps
