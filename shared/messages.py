@@ -98,6 +98,9 @@ class PairMessage(_Message):
     )
     attempt: int = Field(default=1, ge=1, description="which attempt to score it this is")
     created_at: AwareDatetime = Field(description="when the row was published first")
+    deferred_since: AwareDatetime | None = Field(
+        default=None, description="since when its host has been too slow for it to be asked for"
+    )
 
 
 class ScoreMessage(_Message):

@@ -31,6 +31,7 @@ RESERVED: Final = frozenset(
         "group.remote.assignor",
         "isolation.level",
         "message.max.bytes",
+        "logger",
         "metadata.broker.list",
         "partition.assignment.strategy",
         "partitioner",

@@ -10,6 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from pairscore.csv_file.layout import malformation
 from pairscore.pair import Failure
+from shared.clients import OVERHEAD_BYTES
 from shared.messages import PairMessage, Rejection, decode
 from shared.topics import Topics
 from worker.publication import Origin
@@ -53,17 +54,19 @@ class Intake:
         self._delays = {tier.topic: tier.delay for tier in topics.retries}
         self._max_bytes = max_bytes
 
-    def read(self, topic: str, message: Message) -> Arrival:
-        """Tell what a record is; never raises."""
-        value = message.value()
-        pair = decode(PairMessage, value, max_bytes=self._max_bytes)
+    def read(self, topic: str, message: Message, now: float) -> Arrival:
+        """Tell what a record is, `now` in seconds since the epoch; never raises."""
+        delay = self._delays.get(topic)
+        # A retry may be longer than the row was: it says what whoever published that left out.
+        most = self._max_bytes if delay is None else self._max_bytes + OVERHEAD_BYTES
+        pair = decode(PairMessage, message.value(), max_bytes=most)
         if isinstance(pair, Rejection):
             return Unreadable(pair, _origin(topic, message))
         failure = pair.width and malformation(len(pair.columns), pair.width)
         if failure:
             return Malformed(pair, failure)
-        delay = self._delays.get(topic)
-        due = None if delay is None else timestamp(message) * _MS + delay
+        # The clock of whoever published it may be ahead of this one.
+        due = None if delay is None else min(timestamp(message) * _MS, now) + delay
         return ToScore(pair, topic == self._interactive, due)
 
 

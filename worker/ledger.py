@@ -5,7 +5,7 @@ record, as Kafka's commits do.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -172,12 +172,19 @@ class Ledger(Generic[T]):
             self._ready += 1
         return True
 
-    def plan(self, limit: int | None = None) -> Plan[T]:
-        """The finished outcomes up to each partition's first unfinished record, `limit` at most."""
+    def plan(
+        self, limit: int | None = None, *, only: Collection[Partition] | None = None
+    ) -> Plan[T]:
+        """The finished outcomes up to each partition's first unfinished record, `limit` at most.
+
+        Of all partitions, or of those in `only`.
+        """
         outcomes: list[T] = []
         offsets: dict[Partition, int] = {}
         taken: dict[Partition, tuple[int, int]] = {}
         for partition, state in self._states.items():
+            if only is not None and partition not in only:
+                continue
             room = len(state.ready) if limit is None else limit - len(outcomes)
             count = min(room, len(state.ready))
             if count == len(state.ready) and not state.rest and state.end is not None:

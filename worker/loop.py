@@ -6,7 +6,7 @@ waits for scoring: a full window pauses partitions, and polling goes on.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -35,6 +35,7 @@ _IDLE_POLL: Final = 0.1
 # watchdog.
 _TRANSACTION_SECONDS: Final = 25.0
 _REVOKED_SECONDS: Final = 20.0
+_LAST_SECONDS: Final = 4.0
 _RENEW_SECONDS: Final = 3600.0
 _RENEW_TIMEOUT: Final = 10.0
 _MOST_ABORTS: Final = 20
@@ -143,7 +144,7 @@ class Worker:
         self._backpressure.apply(
             self._ledger.partitions,
             records=self._ledger.unconfirmed - len(self._parking),
-            size=self._ledger.unconfirmed_bytes,
+            size=self._ledger.unconfirmed_bytes - self._parking.size,
             held=self._ledger.held,
             parked=self._parking.__contains__,
         )
@@ -160,7 +161,8 @@ class Worker:
         first = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
         if first is None:
             return []
-        room = max(1, min(_READ_AT_ONCE, self._window - self._ledger.unconfirmed))
+        taken = self._ledger.unconfirmed - len(self._parking)
+        room = max(1, min(_READ_AT_ONCE, self._window - taken))
         return [first, *self._consumer.consume(room, 0)]
 
     def _take(self, message: Message) -> None:
@@ -182,13 +184,13 @@ class Worker:
         self._backpressure.has_more(partition)
         record = self._ledger.observe(partition, offset, len(message))
         self._meter.read(partition, timestamp(message) * _MS)
-        arrival = self._intake.read(topic, message)
+        arrival = self._intake.read(topic, message, self._wall())
         if isinstance(arrival, ToScore):
             task = Task(record, arrival.pair)
             if arrival.due is not None and (
                 arrival.due > self._wall() or partition in self._parking
             ):
-                self._parking.put(partition, arrival.due, task)
+                self._parking.put(partition, arrival.due, task, record.size)
             else:
                 self._scoring.put(task, urgent=arrival.urgent)
         elif isinstance(arrival, Malformed):
@@ -229,9 +231,12 @@ class Worker:
         ready = self._ledger.ready
         return idle or ready >= self._pace.rows or now - self._published_at >= self._pace.interval
 
-    def _publish(self, seconds: float) -> None:
-        """Publish what is finished; where that is aborted, it stays for the next time."""
-        plan = self._ledger.plan(self._pace.rows)
+    def _publish(self, seconds: float, *, only: Collection[Partition] | None = None) -> None:
+        """Publish what is finished; where that is aborted, it stays for the next time.
+
+        Some of all partitions, or all of those in `only`.
+        """
+        plan = self._ledger.plan(self._pace.rows if only is None else None, only=only)
         if not plan:
             self._published_at = self._clock()
             return
@@ -276,9 +281,11 @@ class Worker:
             self._meter.beat()
             self._collect(min(0.1, deadline.left() or 0.001))
             if self._is_due():
-                self._publish(_REVOKED_SECONDS)
-        while self._ledger.plan(1) and self._aborts < _MOST_ABORTS:
-            self._publish(_REVOKED_SECONDS)
+                self._publish(max(_LAST_SECONDS, deadline.left()))
+        last = Deadline(_LAST_SECONDS, self._clock)
+        while self._ledger.plan(1) and not last.passed:
+            self._meter.beat()
+            self._publish(last.left())
         _log.info("ending: %d rows are left to other workers", self._ledger.unconfirmed)
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -291,7 +298,7 @@ class Worker:
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Publish what is finished while the partitions are still ours, then let go of them."""
         if not self._closing and self._ledger.ready:
-            self._publish(_REVOKED_SECONDS)
+            self._publish(_REVOKED_SECONDS, only={(p.topic, p.partition) for p in partitions})
         self._leave(partitions, "revoked")
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -18,6 +18,7 @@ T = TypeVar("T")
 class _Parked(Generic[T]):
     due: float
     item: T
+    size: int
 
 
 class Parking(Generic[T]):
@@ -25,6 +26,8 @@ class Parking(Generic[T]):
 
     def __init__(self) -> None:
         self._waiting: dict[Partition, deque[_Parked[T]]] = {}
+        self.size = 0
+        """Bytes of the rows that wait."""
 
     def __contains__(self, partition: Partition) -> bool:
         """Whether something of the partition waits: it is to be paused."""
@@ -34,19 +37,22 @@ class Parking(Generic[T]):
         """How many rows wait."""
         return sum(len(queue) for queue in self._waiting.values())
 
-    def put(self, partition: Partition, due: float, item: T) -> None:
-        """Let a row wait behind those of its partition that came before."""
-        self._waiting.setdefault(partition, deque()).append(_Parked(due, item))
+    def put(self, partition: Partition, due: float, item: T, size: int = 0) -> None:
+        """Let a row of `size` bytes wait behind those of its partition that came before."""
+        self._waiting.setdefault(partition, deque()).append(_Parked(due, item, size))
+        self.size += size
 
     def take(self, now: float) -> Iterator[T]:
         """Give and forget every row that is due and has none before it that is not."""
         for partition in list(self._waiting):
             queue = self._waiting[partition]
             while queue and queue[0].due <= now:
-                yield queue.popleft().item
+                parked = queue.popleft()
+                self.size -= parked.size
+                yield parked.item
             if not queue:
                 del self._waiting[partition]
 
     def forget(self, partition: Partition) -> None:
         """Drop a partition's rows."""
-        self._waiting.pop(partition, None)
+        self.size -= sum(parked.size for parked in self._waiting.pop(partition, ()))

@@ -70,8 +70,11 @@ class Publisher:
         if isinstance(outcome, Failure):
             tier = next_tier(pair, outcome, self._topics.retries, self._attempts, now)
             if tier is not None:
-                counted = 0 if outcome.deferred else 1
-                again = pair.model_copy(update={"attempt": pair.attempt + counted})
+                again = pair.model_copy(
+                    update={"deferred_since": pair.deferred_since or now}
+                    if outcome.deferred
+                    else {"deferred_since": None, "attempt": pair.attempt + 1}
+                )
                 return Publication(
                     Kind.RETRY, str(tier.delay), tier.topic, key_of(pair.url), again.encode()
                 )
@@ -117,12 +120,12 @@ def next_tier(
 
     The tier of the attempt's number (the last one again where there are fewer), or a slower one
     where the server asked to be left alone for longer. A row that nobody was asked for may be
-    deferred for a day.
+    deferred for a day, counted from the first time.
     """
     if not failure.retryable or not tiers:
         return None
     if failure.deferred:
-        if now - pair.created_at > LONGEST_DEFERRAL:
+        if now - (pair.deferred_since or now) > LONGEST_DEFERRAL:
             return None
     elif pair.attempt >= attempts:
         return None

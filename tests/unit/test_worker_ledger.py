@@ -77,6 +77,17 @@ def test_limit_bounds_the_plan_and_its_offsets(ledger):
     assert ledger.plan(4).outcomes == ("1.1", "1.2")
 
 
+def test_plan_of_some_partitions_leaves_the_others(ledger):
+    ledger.assign(B)
+    for partition in (A, B):
+        for offset in range(3):
+            ledger.resolve(ledger.observe(partition, offset), f"{partition[1]}.{offset}")
+    plan = ledger.plan(only={B})
+    assert (plan.outcomes, plan.offsets) == (("1.0", "1.1", "1.2"), {B: 3})
+    ledger.confirm(plan)
+    assert ledger.plan().outcomes == ("0.0", "0.1", "0.2")
+
+
 def test_outcome_of_an_earlier_assignment_is_dropped(ledger):
     record = ledger.observe(A, 5)
     ledger.forget(A)

@@ -110,11 +110,19 @@ def test_server_that_asks_for_longer_gets_a_slower_tier(attempt, asked, delay):
 def test_row_nobody_was_asked_for_is_deferred_for_a_day_without_counting(publisher):
     deferred = Failure(Reason.TIMEOUT, "slow", retryable=True, deferred=True)
     last = PAIR.model_copy(update={"attempt": 4})
-    made = publisher.outcome(last, deferred, NOW + LONGEST_DEFERRAL)
+    first = NOW + timedelta(days=13)  # it had waited behind others for so long
+    made = publisher.outcome(last, deferred, first)
     assert made.kind is Kind.RETRY
-    assert decode(PairMessage, made.value) == last
-    late = NOW + LONGEST_DEFERRAL + timedelta(seconds=1)
-    assert publisher.outcome(last, deferred, late).kind is Kind.SCORE
+    again = decode(PairMessage, made.value)
+    assert isinstance(again, PairMessage)
+    assert again == last.model_copy(update={"deferred_since": first})
+    assert publisher.outcome(again, deferred, first + LONGEST_DEFERRAL).kind is Kind.RETRY
+    late = first + LONGEST_DEFERRAL + timedelta(seconds=1)
+    assert publisher.outcome(again, deferred, late).kind is Kind.SCORE
+    asked = publisher.outcome(again.model_copy(update={"attempt": 1}), PASSING, late)
+    found = decode(PairMessage, asked.value)
+    assert isinstance(found, PairMessage)
+    assert (found.attempt, found.deferred_since) == (2, None)
 
 
 def test_without_tiers_a_failure_is_the_outcome():
@@ -156,7 +164,10 @@ def test_parked_rows_come_out_when_due_and_in_order():
     assert A not in parking
     assert B in parking
     assert len(parking) == 1
+    parking.put(B, 12.0, "b2", 30)
+    assert parking.size == 30
     parking.forget(B)
+    assert parking.size == 0
     assert list(parking.take(99.0)) == []
 
 
