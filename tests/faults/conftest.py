@@ -12,8 +12,9 @@ from deploy.local.ports import free_ports, listens
 from pairscore.demo.dataset import Dataset, make_dataset
 from pairscore.pair import Reason
 from tests.faults.data import Row, rows_of
-from tests.faults.fleet import Scale, Stage
-from tests.faults.processes import Command, Nursery, Supervisor, clean_environment, nursery
+from tests.faults.processes import Nursery, clean_environment, nursery
+from tests.faults.stage import Scale, Stage
+from tests.faults.supervisor import Command, Supervisor
 from tests.services import had
 
 _PICTURES: Final = 500

@@ -7,7 +7,9 @@ from typing import Final, Literal
 import pytest
 
 from deploy import local
-from tests.faults.fleet import PARTITIONS, Fleet, Stage, fleet
+from tests.faults.fleet import Fleet, fleet
+from tests.faults.group import PARTITIONS
+from tests.faults.stage import Stage
 from tests.services import had
 
 Tell = Callable[[object], None]

@@ -7,7 +7,9 @@ import pytest
 
 from pairscore.pair import Reason
 from tests.faults.data import Row
-from tests.faults.fleet import PARTITIONS, TERM_SECONDS, Stage, fleet
+from tests.faults.fleet import TERM_SECONDS, fleet
+from tests.faults.group import PARTITIONS
+from tests.faults.stage import Stage
 
 Tell = Callable[[object], None]
 Protocol = Literal["consumer", "classic"]
@@ -35,7 +37,7 @@ def test_workers_join_and_leave_while_rows_come(
                 run.start_worker()
                 joins += 1
             else:
-                run.supervisor.end(run.random.choice(run.workers), TERM_SECONDS)
+                run.supervisor.end(run.victim(), TERM_SECONDS)
         feed.complete(stage.scale.rows)
         tally = run.settle(feed)
         tell(f"{tally}; {joins} joins, {changes - joins} leaves")
@@ -63,10 +65,10 @@ def test_partitions_come_back_while_rows_of_theirs_wait(stage: Stage, tell: Tell
             feed.flush()
             waiting = f"parked-{protocol}.pairs.retry.{_PARKED_SECONDS}s"
             run.supervisor.until(
-                lambda: {topic for topic, _ in run.lags()} == {waiting},  # noqa: B023 - called here
+                lambda: {topic for topic, _ in run.group.lags()} == {waiting},  # noqa: B023 - called here
                 30.0,
                 "not all rows are waiting",
-                run.explain,
+                run.group.explain,
             )
             other = run.start_worker()
             run.until_members(2)

@@ -9,8 +9,10 @@ from confluent_kafka import Message
 
 from shared.messages import VERSION
 from tests.faults.data import Feed, Row
-from tests.faults.fleet import PARTITIONS, Stage, fleet
+from tests.faults.fleet import fleet
+from tests.faults.group import PARTITIONS
 from tests.faults.reader import Reader, consumer
+from tests.faults.stage import Stage
 
 Tell = Callable[[object], None]
 
@@ -37,7 +39,7 @@ def test_records_that_are_no_rows_go_to_the_dead_letter_topic(stage: Stage, tell
             put[place] = (reason, value)
             if number % (len(strange) // kills) == 0:
                 run.pause(1.0)
-                run.supervisor.kill(run.random.choice(run.workers))
+                run.supervisor.kill(run.victim())
         feed.complete(stage.scale.rows)
         tally = run.settle(feed)
         with consumer(stage.kafka.bootstrap_servers) as reading:

@@ -3,23 +3,20 @@
 import json
 import os
 import subprocess
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.faults.data import write_csv
-from tests.faults.fleet import PARTITIONS, Stage, fleet
-from tests.faults.processes import Command, Service
+from tests.faults.fleet import fleet
+from tests.faults.group import PARTITIONS
 from tests.faults.reader import Scores, consumer
+from tests.faults.stage import Stage
+from tests.faults.supervisor import Command, Service
 
 Tell = Callable[[object], None]
-
-_ASK_SECONDS: Final = 10.0
 
 
 def test_producer_killed_while_it_publishes(stage: Stage, tell: Tell, tmp_path: Path) -> None:
@@ -54,7 +51,7 @@ def test_sink_killed_while_it_stores(stage: Stage, tell: Tell) -> None:
     kills = stage.scale.of(8, 50)
     with fleet(stage, "sink", {"sink__commit_interval": "0.1"}) as run:
         feed = run.feed()
-        sink = run.supervisor.services["sink"]
+        sink = run.sink
         run.until_members(3)
         for _ in range(kills - 2):
             feed.publish(stage.scale.rows // kills)
@@ -89,7 +86,7 @@ def small_disk(stage: Stage, tmp_path: Path) -> Iterator[Path]:
 def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, small_disk: Path) -> None:
     with fleet(stage, "disk", {"results": str(small_disk / "results")}) as run:
         feed = run.feed()
-        sink = run.supervisor.services["sink"]
+        sink = run.sink
         feed.publish(stage.scale.rows)
         run.supervisor.until(
             lambda: bool(complaints(sink)), stage.scale.seconds, "the disk was large enough"
@@ -97,7 +94,7 @@ def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, small_disk: Path) -> 
         [complaint, *_] = complaints(sink)
         assert "PAIRSCORE_RESULTS" in complaint
         assert str(small_disk / "results") in complaint
-        assert readiness(sink)[0] == 503
+        assert sink.readiness()[0] == 503
         run.until_scored(feed.job, feed.published)
         subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
         tally = run.settle(feed)
@@ -110,15 +107,3 @@ def complaints(sink: Service) -> list[str]:
     """What the sink logged as errors."""
     lines = (json.loads(line) for line in sink.log.read_text().splitlines())
     return [line["message"] for line in lines if line["level"] == "error"]
-
-
-def readiness(service: Service) -> tuple[int, str]:
-    """What /readyz answers."""
-    lines = (json.loads(line) for line in service.log.read_text().splitlines())
-    port = [line["port"] for line in lines if "port" in line][-1]
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=_ASK_SECONDS) as it:
-            return it.status, it.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()

@@ -10,8 +10,9 @@ import pytest
 
 from pairscore.demo.dataset import Dataset
 from tests.faults.data import rows_of
-from tests.faults.fleet import Fleet, Stage, fleet
-from tests.faults.processes import Command, Service
+from tests.faults.fleet import Fleet, fleet
+from tests.faults.stage import Stage
+from tests.faults.supervisor import Command
 
 Tell = Callable[[object], None]
 
@@ -29,13 +30,13 @@ def test_same_file_as_without_a_fleet(stage: Stage, dataset: Dataset, tell: Tell
     rounds = stage.scale.of(2, 10)
     with fleet(stage, "same", _SETTINGS) as run:
         alone = score_alone(run, dataset.csv)
-        rate = len(rows) / (rounds * 4)
+        rate = len(rows) / (rounds * stage.scale.of(4, 10))
         arguments = ("csv", str(dataset.csv), "--job", "job", "--limit-rate", f"{rate}")
         producer = run.supervisor.start(
             "producer", Command("producer", lambda: arguments, run.environment)
         )
         for _ in range(rounds):
-            for victim in (producer, run.random.choice(run.workers), sink_of(run)):
+            for victim in (producer, run.victim(), run.sink):
                 run.supervisor.pause(run.random.uniform(0.3, 1.3))
                 run.supervisor.kill(victim)
         tally = run.conclude("job", rows)
@@ -45,10 +46,6 @@ def test_same_file_as_without_a_fleet(stage: Stage, dataset: Dataset, tell: Tell
         worst = compare(read(alone), read(result))
         tell(f"{tally}; {kills} SIGKILLs; similarities within {worst:.4f}")
         tally.check()
-
-
-def sink_of(run: Fleet) -> Service:
-    return run.supervisor.services["sink"]
 
 
 def score_alone(run: Fleet, source: Path) -> Path:

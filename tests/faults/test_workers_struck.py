@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.faults.data import Feed
-from tests.faults.fleet import TERM_SECONDS, Fleet, Stage, fleet
-from tests.faults.processes import Service
+from tests.faults.fleet import TERM_SECONDS, Fleet, fleet
+from tests.faults.stage import Stage
+from tests.faults.supervisor import Service
 from tests.faults.worker_main import Point
 
 Tell = Callable[[object], None]
@@ -19,9 +20,10 @@ def test_workers_killed_at_random_moments(stage: Stage, tell: Tell) -> None:
     with fleet(stage, "killed") as run:
         feed = run.feed()
         for _ in range(kills):
+            victim = run.victim()
             feed.publish(stage.scale.rows // (kills + 1))
             run.pause(_MOST_DELAY)
-            run.supervisor.kill(run.random.choice(run.workers))
+            run.supervisor.kill(victim)
         feed.complete(stage.scale.rows)
         tally = run.settle(feed)
         tell(f"{tally}; {kills} SIGKILLs")
@@ -36,9 +38,9 @@ def test_workers_asked_to_end_while_rows_come(stage: Stage, tell: Tell) -> None:
         run.until_members(3)
         slowest = 0.0
         for _ in range(ends):
+            worker = run.victim()
             feed.publish(stage.scale.rows // (ends + 1))
             run.pause(_MOST_DELAY)
-            worker = run.random.choice(run.workers)
             slowest = max(slowest, run.supervisor.end(worker, TERM_SECONDS))
             run.supervisor.start_again(worker)
         feed.complete(stage.scale.rows)
@@ -54,9 +56,9 @@ def test_workers_hang_and_go_on_as_zombies(stage: Stage, tell: Tell) -> None:
         run.until_members(3)
         rounds = stage.scale.of(1, 3)
         for _ in range(rounds):
+            victim = run.victim()
             feed.publish(stage.scale.rows // (rounds + 1))
             run.pause(_MOST_DELAY / 2)
-            victim = run.random.choice(run.workers)
             victim.send(signal.SIGSTOP)
             run.supervisor.until(lambda: victim.stopped, 10.0, "SIGSTOP does not stop")  # noqa: B023
             feed.publish(stage.scale.rows // (2 * rounds + 2))
