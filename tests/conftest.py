@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.faults.telling"]
 
 
 # Once and first: fixtures of whole modules read settings too.

@@ -15,59 +15,37 @@ from tests.faults.data import Row, rows_of
 from tests.faults.processes import Nursery, clean_environment, nursery
 from tests.faults.stage import Scale, Stage
 from tests.faults.supervisor import Command, Supervisor
+from tests.faults.telling import TOLD
 from tests.services import had
 
 _PICTURES: Final = 500
 _LONG_SECONDS: Final = 1_800
-_TOLD: Final = "told"
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("faults")
-    group.addoption("--long-faults", action="store_true", help="every fault as often as promised")
-    group.addoption("--faults-seed", type=int, help="of a run that is to be repeated")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("long_faults", default=False):
+    if config.getoption("long_faults"):
         here = Path(__file__).parent
         for item in items:
             if item.path.is_relative_to(here):
                 item.add_marker(pytest.mark.timeout(_LONG_SECONDS))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    # From the reports, which come from the processes that ran the tests.
-    told = [
-        str(value)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == _TOLD
-    ]
-    if told:
-        terminalreporter.section("faults")
-    for line in told:
-        terminalreporter.write_line(line)
-
-
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None]:
     """Show a line at the end of the run."""
     name = request.node.name.removeprefix("test_").replace("_", " ")
-    request.node.user_properties.append((_TOLD, f"{name}: --faults-seed {seed}"))
-    return lambda what: request.node.user_properties.append((_TOLD, f"{name}: {what}"))
+    request.node.user_properties.append((TOLD, f"{name}: --faults-seed {seed}"))
+    return lambda what: request.node.user_properties.append((TOLD, f"{name}: {what}"))
 
 
 @pytest.fixture(scope="session")
 def scale(pytestconfig: pytest.Config) -> Scale:
-    return Scale(long=bool(pytestconfig.getoption("long_faults", default=False)))
+    return Scale(long=bool(pytestconfig.getoption("long_faults")))
 
 
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
-    given = pytestconfig.getoption("faults_seed", default=None)
+    given = pytestconfig.getoption("faults_seed")
     return secrets.randbelow(1_000_000) if given is None else int(given)
 
 
