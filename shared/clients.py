@@ -40,6 +40,7 @@ _REPEAT_SECONDS: Final = 10.0
 _REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 # How librdkafka hints at a listener that speaks another protocol than is spoken to it.
 _SECURITY: Final = re.compile(r"\b(SSL|SASL|security\.protocol)\b")
+_HUNG_UP: Final = re.compile(r"\b(Send failed|Receive failed|Disconnected)\b")
 
 
 class _NotTwice(logging.Filter):
@@ -100,8 +101,11 @@ class Connection:
                 f"setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {where} refused the connection"
                 f"{said}; check security.protocol, the user and the password in it"
             )
-        if self.last is not None and self.last.code() == KafkaError._ALL_BROKERS_DOWN:
+        hung_up = self.last is not None and (
             # Something listens there, or there were another error.
+            self.last.code() == KafkaError._ALL_BROKERS_DOWN or _HUNG_UP.search(said)
+        )
+        if hung_up:
             return EnvironmentFault(
                 f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: what listens at {where} does not "
                 "answer as Kafka does; correct the address, or if that is Kafka, set what it wants "
