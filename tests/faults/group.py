@@ -14,6 +14,7 @@ from confluent_kafka.admin import (
 )
 
 from shared.topics import Topics
+from tests.fetching import wait_until
 
 Place: TypeAlias = tuple[str, int]
 
@@ -34,7 +35,7 @@ class Group:
         self._admin = admin
         self._onlooker = onlooker
         # The admin client hangs if it is asked of a group while its coordinator is being made.
-        onlooker.committed([TopicPartition(topics.pairs, 0)], timeout=ASK_SECONDS)
+        wait_until(self._is_coordinated, within=ASK_SECONDS)
 
     def notice_deaths_soon(self) -> None:
         """Have Kafka miss a killed member after the shortest time that it allows."""
@@ -95,6 +96,13 @@ class Group:
             lines.append(f"member {member.member_id}: {' '.join(sorted(held))}")
         lines += [f"{topic}-{number}: {at} of {end}" for (topic, number), (at, end) in lags.items()]
         return "\n".join(lines)
+
+    def _is_coordinated(self) -> bool:
+        try:
+            self._onlooker.committed([TopicPartition(self._topics.pairs, 0)], timeout=ASK_SECONDS)
+        except KafkaException:
+            return False
+        return True
 
     def _describe(self) -> ConsumerGroupDescription:
         asked = self._admin.describe_consumer_groups([self.name], request_timeout=ASK_SECONDS)

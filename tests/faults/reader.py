@@ -72,6 +72,7 @@ class Scores(Reader):
     def __init__(self, consumer: Consumer, topic: str, partitions: int) -> None:
         super().__init__(consumer, topic, partitions)
         self._counted = 0
+        self._places: dict[RowId, list[str]] = {}
         self.times: Counter[RowId] = Counter()
         self.found: dict[RowId, dict[str, Any]] = {}
 
@@ -82,6 +83,7 @@ class Scores(Reader):
             value: dict[str, Any] = json.loads(message.value() or b"")
             row = (value["job"], value["row"])
             self.times[row] += 1
+            self._places.setdefault(row, []).append(_place(message))
             self.found[row] = value
         self._counted = len(self.records)
         return sum(1 for name, _ in self.found if name == job)
@@ -90,6 +92,14 @@ class Scores(Reader):
         """How many records there are more than rows."""
         return sum(times - 1 for (name, _), times in self.times.items() if name == job)
 
+    def copies(self, job: str) -> list[str]:
+        """Where the rows are that are there more than once."""
+        return [
+            f"row {row} is at {', '.join(places)}"
+            for (name, row), places in self._places.items()
+            if name == job and len(places) > 1
+        ]
+
     def beyond(self, job: str, rows: int) -> list[int]:
         """The rows that are there and should not be."""
         return [row for name, row in self.found if name == job and row >= rows]
@@ -97,6 +107,10 @@ class Scores(Reader):
     def lost(self, job: str, rows: int) -> list[int]:
         """The rows that are not there."""
         return [row for row in range(rows) if (job, row) not in self.found]
+
+
+def _place(message: Message) -> str:
+    return f"{message.partition()}:{message.offset()} ({message.timestamp()[1]} ms)"
 
 
 def client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:

@@ -18,6 +18,7 @@ class Tally:
     rows: int
     lost: int
     duplicated: int
+    copies: Sequence[str]
     sink_rows: int
     sink_duplicates: int
     wrong: Sequence[str]
@@ -31,7 +32,7 @@ class Tally:
 
     def check(self) -> None:
         """Each row is there once, by either count, with the outcome that it should have."""
-        assert (self.lost, self.duplicated) == (0, 0), str(self)
+        assert (self.lost, self.duplicated) == (0, 0), f"{self}; {self.copies[:20]}"
         assert (self.sink_rows, self.sink_duplicates) == (self.rows, 0), str(self)
         assert not self.wrong, f"{len(self.wrong)} outcomes are wrong: {self.wrong[:3]}"
 
@@ -60,6 +61,7 @@ def count(
         rows=len(rows),
         lost=len(lost),
         duplicated=scores.duplicated(job),
+        copies=scores.copies(job),
         sink_rows=len(written),
         sink_duplicates=status["duplicates"],
         wrong=wrong,

@@ -20,12 +20,15 @@ from confluent_kafka import Consumer, Producer
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import Deadline, StopSignal
+from shared.telemetry.logs import configure_logging
 from worker.__main__ import run
 from worker.ledger import Ledger, Plan
 from worker.publication import Publication
 from worker.transactions import Transactions
 
 _WITHIN_SECONDS: Final = 0.008
+_DAZED_SECONDS: Final = 2.0
+"""A thread that was made to hang goes on later than the client's own, which rejoins the group."""
 
 
 class Point(StrEnum):
@@ -57,6 +60,7 @@ class Fate:
         """Be struck here, if it is the point and the time has come."""
         if self._comes(point):
             os.kill(os.getpid(), self._number)
+            time.sleep(_DAZED_SECONDS)
 
     def enters(self, point: Point) -> None:
         """Be struck in a moment, while the step that comes next is on its way."""
@@ -124,6 +128,7 @@ def main(number: str = "KILL", point: str | None = None, times: str = "0") -> in
     settings = read_service_settings(WorkerSettings)
     stop = StopSignal()
     stop.install()
+    configure_logging(settings.telemetry, "worker")
     run(
         settings,
         stop,
