@@ -151,9 +151,11 @@ def test_guard_that_is_told_to_end_cleans_up_first(tmp_path: Path) -> None:
 def test_process_that_ignores_its_end_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with guarded("stubborn") as guard:
-        pid = guard.start(["sh", "-c", "trap 'echo no' TERM; while :; do sleep 1; done"], log=log)
+        script = "trap 'echo no' TERM; echo up; while :; do sleep 1; done"
+        pid = guard.start(["sh", "-c", script], log=log)
+        wait_until(lambda: log.read_text() == "up\n")
     assert not alive(pid)
-    assert log.read_text() == "no\n"
+    assert log.read_text() == "up\nno\n"
 
 
 def test_leaving_ends_the_service_whatever_is_raised() -> None:
