@@ -22,7 +22,6 @@ CLOSING_SECONDS: Final = 5.0
 _SLICE: Final = 0.5
 _PAUSE: Final = 0.5
 _REST: Final = 0.05
-_BATCH_BYTES: Final = 1_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -135,14 +134,11 @@ class Transactions:
         self._ended("committed")
 
     def _make(self) -> Producer:
-        settings = self._connection.settings
-        # A batch that is longer than a row may be is more than the topic takes.
-        extra = {
-            "batch.size": min(_BATCH_BYTES, settings.max_message_bytes),
-            **settings.properties,
-            "transaction.timeout.ms": int(self._timeout * 1000),
-        }
-        return make_producer(self._connection, transactional_id=self._id, extra=extra)
+        return make_producer(
+            self._connection,
+            transactional_id=self._id,
+            extra={"transaction.timeout.ms": int(self._timeout * 1000)},
+        )
 
     def _produce(self, topic: str, key: bytes, value: bytes) -> None:
         deadline: Deadline | None = None

@@ -1,7 +1,7 @@
 """Kafka clients, made in one place so that what the promise rests on is set in one place.
 
-Properties of the user's (`PAIRSCORE_KAFKA__PROPERTIES`) come last, but may not name one of those:
-the settings refuse them.
+Properties of the user's (`PAIRSCORE_KAFKA__PROPERTIES`) come last in every client, but may not name
+one of those: the settings refuse them.
 """
 
 import logging
@@ -34,6 +34,14 @@ TRANSACTION_SECONDS: Final = 30.0
 
 OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
+
+REDISCOVERY: Final = {"metadata.max.age.ms": 5_000, "connections.max.idle.ms": 10_000}
+"""What a transactional client needs for finding a coordinator again once brokers were down.
+
+Without it, `send_offsets_to_transaction` may wait for ever, whatever its timeout, for a coordinator
+that was dropped from the metadata meanwhile (librdkafka issues 5456 and 5511). With it, what is
+known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed.
+"""
 
 _log = logging.getLogger(__name__)
 _REPEAT_SECONDS: Final = 10.0
@@ -118,10 +126,9 @@ class Connection:
 
 
 def base_config(connection: Connection) -> Config:
-    """What every client has; raises nothing, since librdkafka checks when a client is made."""
-    settings = connection.settings
+    """What every client has, before the user's properties."""
     return {
-        "bootstrap.servers": settings.bootstrap_servers,
+        "bootstrap.servers": connection.settings.bootstrap_servers,
         "client.id": f"pairscore-{__version__}",
         "error_cb": connection.on_error,
         "logger": connection.logger,
@@ -134,7 +141,6 @@ def base_config(connection: Connection) -> Config:
         "socket.connection.setup.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 30_000,
         "allow.auto.create.topics": False,
-        **settings.properties,
     }
 
 
@@ -175,9 +181,9 @@ def make_consumer(
         config["group.remote.assignor"] = "range"
     else:
         config["partition.assignment.strategy"] = "range"
-        config.setdefault("session.timeout.ms", 10_000)
-        config.setdefault("heartbeat.interval.ms", 2_000)
-    return _made(connection, Consumer, {**config, **(extra or {}), **settings.properties})
+        config["session.timeout.ms"] = 10_000
+        config["heartbeat.interval.ms"] = 2_000
+    return _made(connection, Consumer, {**config, **(extra or {})})
 
 
 def make_producer(
@@ -204,12 +210,12 @@ def make_producer(
         "message.max.bytes": settings.max_message_bytes + 3 * OVERHEAD_BYTES,
         # A batch that is longer than a row may be is more than a topic takes.
         "batch.size": min(1_000_000, settings.max_message_bytes),
-        **settings.properties,
     }
     if transactional_id is not None:
+        config.update(REDISCOVERY)
         config["transactional.id"] = settings.topic_prefix + transactional_id
         config["transaction.timeout.ms"] = int(TRANSACTION_SECONDS * 1000)
-    return _made(connection, Producer, {**config, **(extra or {}), **settings.properties})
+    return _made(connection, Producer, {**config, **(extra or {})})
 
 
 def connect(
@@ -254,10 +260,11 @@ def _reason(error: KafkaError) -> str:
 
 
 def _made(connection: Connection, kind: Callable[[Config], Client], config: Config) -> Client:
+    properties = connection.settings.properties
     try:
-        return kind(config)
+        return kind({**config, **properties})
     except (KafkaException, ValueError, TypeError) as error:
         found = error.args[0]
         said = found.str() if isinstance(found, KafkaError) else str(found)
-        name = "PROPERTIES" if connection.settings.properties else "BOOTSTRAP_SERVERS"
+        name = "PROPERTIES" if properties else "BOOTSTRAP_SERVERS"
         raise SettingsError(f"setting PAIRSCORE_KAFKA__{name}: {said}") from None

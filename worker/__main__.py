@@ -30,7 +30,7 @@ from worker.meter import Meter
 from worker.parking import Parking
 from worker.publication import Publication, Publisher
 from worker.scoring import Scorer, Scoring
-from worker.transactions import REDISCOVERY, Transactions
+from worker.transactions import Transactions
 
 GROUP: Final = "worker"
 _log = logging.getLogger(__name__)
@@ -107,11 +107,7 @@ def run(
         meter.model(_describe(scorer))
         health.ready(False, "no partitions are assigned")
         consumer = make_consumer(connection, group=GROUP, extra=_READING)
-        producer = make_producer(
-            connection,
-            transactional_id=f"worker.{name}",
-            extra={**REDISCOVERY, **settings.kafka.properties},
-        )
+        producer = make_producer(connection, transactional_id=f"worker.{name}")
         pause, resume = pause_and_resume(consumer)
         parts = Parts(
             consumer=consumer,

@@ -16,14 +16,6 @@ from shared.shutdown import Deadline
 from worker.ledger import Plan
 from worker.publication import Publication
 
-REDISCOVERY: Final = {"metadata.max.age.ms": 5_000, "connections.max.idle.ms": 10_000}
-"""What the client needs for finding a group's coordinator again once brokers were down.
-
-Without it, `send_offsets_to_transaction` may wait for ever, whatever its timeout, for a coordinator
-that was dropped from the metadata meanwhile (librdkafka issues 5456 and 5511). With it, what is
-known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed.
-"""
-
 _log = logging.getLogger(__name__)
 _STEP_SECONDS: Final = 10.0
 _FENCED: Final = frozenset(

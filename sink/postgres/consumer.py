@@ -34,13 +34,12 @@ def make_group_consumer(connection: Connection) -> Consumer:
     Raises:
         SettingsError: a property of the user's is unknown to librdkafka, or has a bad value.
     """
-    settings = connection.settings
     return make_consumer(
         connection,
         group=GROUP,
         extra={
-            **_STICKY[settings.group_protocol],
-            **{name: settings.properties.get(name, ahead) for name, ahead in _AHEAD.items()},
+            **_STICKY[connection.settings.group_protocol],
+            **_AHEAD,
             "auto.offset.reset": "error",
             "on_commit": _on_commit,
         },

@@ -2,13 +2,16 @@
 
 import json
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pairscore.errors import SettingsError
-from shared.clients import Connection, base_config, make_admin, make_consumer, make_producer
+from shared.clients import REDISCOVERY, Connection, make_admin, make_consumer, make_producer
 from shared.settings import (
     RESERVED,
     SERVICES,
@@ -158,7 +161,7 @@ def test_delays_rise(monkeypatch, text):
     )
 
 
-def test_properties_reach_every_client(monkeypatch):
+def test_properties_are_texts(monkeypatch):
     given_properties = {"socket.timeout.ms": 1234, "check.crcs": True, "client.id": "mine"}
     settings = read(monkeypatch, **{PROPERTIES: json.dumps(given_properties)}).kafka
     assert settings.properties == {
@@ -166,8 +169,6 @@ def test_properties_reach_every_client(monkeypatch):
         "check.crcs": "true",
         "client.id": "mine",
     }
-    config = base_config(Connection(settings))
-    assert settings.properties.items() <= config.items()
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
@@ -233,6 +234,52 @@ MAKERS = {
     "consumer": lambda connection: make_consumer(connection, group="g"),
     "producer": lambda connection: make_producer(connection, transactional_id=None),
 }
+
+
+def await_configuration(caplog, make, properties: dict[str, str], wanted: dict[str, str]) -> None:
+    """Wait until librdkafka says that a client of these properties is set as wanted."""
+    caplog.set_level(logging.DEBUG)
+    settings = KafkaSettings(
+        bootstrap_servers="127.0.0.1:1", properties={"debug": "conf", **properties}
+    )
+    client = make(Connection(settings))
+
+    def told() -> bool:
+        client.poll(0.05)
+        lines = [record.getMessage().partition("]:   ")[2] for record in caplog.records]
+        return (
+            wanted.items() <= dict(line.split(" = ", 1) for line in lines if " = " in line).items()
+        )
+
+    wait_until(told)
+
+
+def transactional(connection: Connection, extra: Mapping[str, Any] | None = None) -> Producer:
+    return make_producer(connection, transactional_id="t", extra=extra)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MAKERS["admin"],
+        lambda connection: make_consumer(connection, group="g", extra={"socket.timeout.ms": 7}),
+        lambda connection: transactional(connection, {"socket.timeout.ms": 7}),
+    ],
+    ids=["admin", "consumer", "producer"],
+)
+def test_properties_reach_every_client_and_have_the_last_word(caplog, make):
+    properties = {"socket.timeout.ms": "1234", "reconnect.backoff.max.ms": "777"}
+    await_configuration(caplog, make, properties, properties)
+
+
+def test_every_transactional_producer_finds_its_coordinator_again(caplog):
+    wanted = {name: str(value) for name, value in REDISCOVERY.items()}
+    await_configuration(caplog, transactional, {}, {**wanted, "transactional.id": "t"})
+
+
+def test_properties_win_over_what_transactional_producers_have(caplog):
+    properties = {"metadata.max.age.ms": "4321"}
+    await_configuration(caplog, transactional, properties, properties)
 
 
 @pytest.mark.parametrize("make", MAKERS)
