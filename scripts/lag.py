@@ -7,13 +7,12 @@ too. Reads one record of each partition and commits nothing.
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeAlias
+from typing import Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -24,19 +23,16 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from pairscore.errors import EnvironmentFault
-from scripts.committed import committed_offsets
+from scripts.groups import WORKERS, Place, committed_offsets
+from scripts.tiers import forsaken_tiers
 from shared.clients import Connection, connect, end_offsets, make_admin, make_consumer
 from shared.service import run_service
 from shared.settings import ServiceSettings, read_service_settings
 from shared.shutdown import Deadline
 from shared.topics import Topics, check_topics
 
-Place: TypeAlias = tuple[str, int]
-"""A topic and a partition."""
-
 _SECONDS: Final = 20.0
 _RETENTION: Final = "retention.ms"
-_WORKERS: Final = "worker"
 _HEAD: Final = ("GROUP", "TOPIC", "UNREAD", "OLDEST", "KEPT")
 _LEFT: Final = {"GROUP", "TOPIC"}
 
@@ -70,10 +66,8 @@ def _main() -> int:
     admin = make_admin(connection)
     cluster = connect(connection, admin)
     check_topics(settings, cluster, topics.all)
-    tier = re.compile(re.escape(topics.pairs) + r"\.retry\.\d+s")
-    strays = sorted(t for t in cluster.topics if tier.fullmatch(t) and t not in topics.to_score)
     reads = {
-        _WORKERS: (*topics.to_score, *strays),
+        WORKERS: (*topics.to_score, *forsaken_tiers(cluster.topics, topics)),
         "sink-csv": (topics.scores,),
         "sink-postgres": (topics.scores,),
     }
@@ -102,7 +96,7 @@ def _lags(
 ) -> Iterator[Lag]:
     """How far a group is, topic by topic; nothing of a sink that is not used."""
     starts = committed_offsets(connection, name, places, _SECONDS)
-    if not starts and name != _WORKERS:
+    if not starts and name != WORKERS:
         return
     ends = end_offsets(admin, places, committed=True)
     begun = {place: starts.get(place, 0) for place in places}

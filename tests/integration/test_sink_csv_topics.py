@@ -10,7 +10,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from pairscore.errors import EnvironmentFault
-from scripts.committed import committed_offsets
+from scripts.groups import committed_offsets
 from sink.csv.source import GROUP, AssignedSource
 from sink.topics import TopicWatch
 from tests.fetching import wait_until
