@@ -2,39 +2,30 @@
 
 from datetime import datetime
 from itertools import islice
-from typing import Final
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient
 
 from pairscore.csv_file import Survey, open_source
-from pairscore.errors import EnvironmentFault, InputError
+from pairscore.errors import InputError
 from producer.encoding import RowEncoder, most_bytes
 from producer.job import CsvJob
 from shared.clients import OVERHEAD_BYTES, Connection, connect
+from shared.limits import Coordinator, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
-from shared.topics import Topics, check_topics
-
-_TIMEOUT: Final = 20.0
-_LIMIT: Final = "max.message.bytes"
+from shared.topics import MAX_BYTES, Topics, check_topics
 
 
 def check_kafka(connection: Connection, admin: AdminClient, topics: Topics) -> None:
-    """Make sure that Kafka answers, and has the topics that are published to, with room for rows.
+    """Make sure that Kafka answers, has the topics that are published to, and room there for rows.
 
     Raises:
         EnvironmentFault: it does not, or has not.
     """
     settings = connection.settings
-    check_topics(settings, connect(connection, admin), (topics.pairs, topics.jobs))
-    room = _room(admin, topics.pairs)
-    if room is not None and room < settings.max_message_bytes + OVERHEAD_BYTES:
-        raise EnvironmentFault(
-            f"setting PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES: {settings.max_message_bytes:,} and "
-            f"{OVERHEAD_BYTES:,} for what goes with it are more than the {room:,} that topic "
-            f"{topics.pairs} takes at once; lower the setting, or raise the topic's {_LIMIT} with "
-            "Kafka's `kafka-configs.sh`"
-        )
+    found = connect(connection, admin)
+    check_topics(settings, found, (topics.pairs, topics.jobs))
+    check_room(settings, admin, (topics.pairs,))
+    check_coordinators(settings, admin, found, (Coordinator.TRANSACTIONS,))
 
 
 def check_job(job: CsvJob, survey: Survey, admin: AdminClient, topics: Topics) -> None:
@@ -43,12 +34,12 @@ def check_job(job: CsvJob, survey: Survey, admin: AdminClient, topics: Topics) -
     Raises:
         InputError: it is too long.
     """
-    room = _room(admin, topics.jobs)
+    limit = room(admin, (topics.jobs,)).get(topics.jobs)
     size = len(job.encode()) + OVERHEAD_BYTES
-    if room is not None and size > room:
+    if limit is not None and size > limit:
         raise InputError(
             f"{survey.path}: line 1: the header makes a message of {size:,} bytes, and topic "
-            f"{topics.jobs} takes {room:,} at once ({_LIMIT}); shorten the names of the columns"
+            f"{topics.jobs} takes {limit:,} at once ({MAX_BYTES}); shorten the names of the columns"
         )
 
 
@@ -75,15 +66,3 @@ def check_rows(survey: Survey, job: CsvJob, settings: KafkaSettings) -> None:
                     f"{len(value):,} bytes long as a message, over the {limit:,} of the setting "
                     "PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES; shorten it, or raise the setting"
                 )
-
-
-def _room(admin: AdminClient, topic: str) -> int | None:
-    """How long a batch on `topic` may be, in bytes; None where Kafka does not say."""
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    try:
-        found = admin.describe_configs([asked], request_timeout=_TIMEOUT)[asked].result(_TIMEOUT)
-    except (KafkaException, TimeoutError):
-        # Not everybody may ask; what does not fit is refused later, with Kafka's own words.
-        return None
-    value = found[_LIMIT].value if _LIMIT in found else None
-    return int(value) if value else None

@@ -5,7 +5,7 @@ from typing import Final
 from confluent_kafka import KafkaError
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection
+from shared.connection import Connection, describe
 
 FENCED: Final = frozenset(
     {
@@ -59,4 +59,4 @@ def explain(error: KafkaError, connection: Connection) -> EnvironmentFault:
     if error.code() in _AWAY:
         return connection.fault(error)
     where = connection.settings.bootstrap_servers
-    return EnvironmentFault(f"Kafka at {where} does not take the rows: {error.str()}")
+    return EnvironmentFault(f"Kafka at {where} does not take the rows: {describe(error)}")

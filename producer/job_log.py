@@ -16,12 +16,13 @@ from confluent_kafka.admin import AdminClient
 from pairscore.errors import EnvironmentFault
 from producer.job import CsvJob, refuse_stranger
 from producer.pulse import Pulse
-from shared.clients import Connection, end_offsets, make_consumer
+from shared.clients import end_offsets, make_consumer
+from shared.connection import Connection, describe
 from shared.messages import JobMessage, Rejection, decode
 from shared.shutdown import Deadline
 
 READ_SECONDS: Final = 45.0
-"""An open transaction, of another job's, ends by itself within 30 s."""
+"""An open transaction, of another job's, ends by itself within 40 s."""
 
 _SAY_AFTER: Final = 3.0
 _POLL_SECONDS: Final = 0.2
@@ -70,7 +71,7 @@ class JobLog:
             found: KafkaError = error.args[0]
             if found.code() in _REFUSED:
                 raise EnvironmentFault(
-                    f"topic {self._topic} cannot be read: {found.str()}; let this user read it"
+                    f"topic {self._topic} cannot be read: {describe(found)}; let this user read it"
                 ) from None
             raise self._connection.fault(found) from None
         except TimeoutError:

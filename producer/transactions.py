@@ -11,10 +11,15 @@ from pairscore.errors import EnvironmentFault
 from producer.faults import FENCED, HOPELESS, explain
 from producer.pulse import Pulse
 from shared.clients import TRANSACTION_SECONDS, Connection, make_producer
+from shared.connection import describe
+from shared.limits import without_coordinator
 from shared.shutdown import Deadline
 
+START_SECONDS: Final = 20.0
+"""So long Kafka is waited for at first."""
+
 OUTAGE_SECONDS: Final = 300.0
-"""So long Kafka is waited for."""
+"""So long it is once rows are being published."""
 
 CLOSING_SECONDS: Final = 5.0
 """So long it is when the process was asked to end."""
@@ -33,8 +38,8 @@ class Transactions:
     published again from memory. Leaving the context aborts what is open.
 
     Every method may raise:
-        EnvironmentFault: Kafka stayed away for `OUTAGE_SECONDS`, refuses for good, or another
-            producer has the transactional id now.
+        EnvironmentFault: Kafka stayed away for `OUTAGE_SECONDS` (for `START_SECONDS` at the
+            start), refuses for good, or another producer has the transactional id now.
         KeyboardInterrupt: asked to stop; what was not committed then is not published, or, where
             Kafka does not say, is settled when the id is used again.
     """
@@ -84,10 +89,7 @@ class Transactions:
 
     def start(self) -> None:
         """Take the transactional id: whoever had it is fenced, and what it left open is aborted."""
-        try:
-            self._call(self._producer.init_transactions, self._pulse.deadline(OUTAGE_SECONDS))
-        except KafkaException as error:
-            raise self._fault(error.args[0]) from None
+        self._take_id(START_SECONDS)
 
     def begin(self) -> None:
         """Begin one; there is none open."""
@@ -140,6 +142,16 @@ class Transactions:
             extra={"transaction.timeout.ms": int(self._timeout * 1000)},
         )
 
+    def _take_id(self, seconds: float) -> None:
+        deadline = self._pulse.deadline(seconds)
+        try:
+            self._call(self._producer.init_transactions, deadline)
+        except KafkaException as error:
+            raise self._fault(error.args[0]) from None
+        except EnvironmentFault as fault:
+            settings = self._connection.settings
+            raise without_coordinator(settings, self._producer, seconds) or fault from None
+
     def _produce(self, topic: str, key: bytes, value: bytes) -> None:
         deadline: Deadline | None = None
         while True:
@@ -162,7 +174,7 @@ class Transactions:
 
     def _recover(self, error: KafkaError, deadline: Deadline, settled: Callable[[], bool]) -> bool:
         """After an error: whether the transaction was committed all the same."""
-        _log.warning("a transaction failed: %s", error.str())
+        _log.warning("a transaction failed: %s", describe(error))
         if not error.fatal():
             try:
                 self._call(self._producer.abort_transaction, deadline)
@@ -179,7 +191,7 @@ class Transactions:
         self._open = False
         settled()
         self._producer = self._make()
-        self.start()
+        self._take_id(OUTAGE_SECONDS)
         return settled()
 
     def _pause(self, error: KafkaError, deadline: Deadline) -> None:
@@ -218,7 +230,7 @@ class Transactions:
             self._producer.abort_transaction(CLOSING_SECONDS)
             self._ended("aborted")
         except KafkaException as error:
-            _log.info("a transaction is left to Kafka to abort: %s", error.args[0].str())
+            _log.info("a transaction is left to Kafka to abort: %s", describe(error.args[0]))
 
     def _fault(self, error: KafkaError) -> EnvironmentFault:
         return explain(error, self._connection)

@@ -4,11 +4,8 @@ Properties of the user's (`PAIRSCORE_KAFKA__PROPERTIES`) come last in every clie
 one of those: the settings refuse them.
 """
 
-import logging
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 from confluent_kafka import (
@@ -22,18 +19,35 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
 
 from pairscore import __version__
-from pairscore.errors import EnvironmentFault, SettingsError
-from shared.settings import KafkaSettings
+from pairscore.errors import SettingsError
+from shared.connection import Connection
+
+__all__ = [
+    "CONNECT_SECONDS",
+    "OVERHEAD_BYTES",
+    "REDISCOVERY",
+    "TRANSACTION_SECONDS",
+    "Connection",
+    "base_config",
+    "connect",
+    "end_offsets",
+    "make_admin",
+    "make_consumer",
+    "make_producer",
+]
 
 Config: TypeAlias = dict[str, Any]
 Client = TypeVar("Client")
 
 CONNECT_SECONDS: Final = 20.0
 TRANSACTION_SECONDS: Final = 30.0
-"""A transaction that is left open (its process was killed) holds readers back no longer."""
+"""When a transaction that was left open is given up; Kafka looks every 10 s, readers wait so long.
+"""
 
 OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
+
+_TRY_SECONDS: Final = 1.0
 
 REDISCOVERY: Final = {"metadata.max.age.ms": 5_000, "connections.max.idle.ms": 10_000}
 """What a transactional client needs for finding a coordinator again once brokers were down.
@@ -42,87 +56,6 @@ Without it, `send_offsets_to_transaction` may wait for ever, whatever its timeou
 that was dropped from the metadata meanwhile (librdkafka issues 5456 and 5511). With it, what is
 known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed.
 """
-
-_log = logging.getLogger(__name__)
-_REPEAT_SECONDS: Final = 10.0
-_REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
-# How librdkafka hints at a listener that speaks another protocol than is spoken to it.
-_SECURITY: Final = re.compile(r"\b(SSL|SASL|security\.protocol)\b")
-_HUNG_UP: Final = re.compile(r"\b(Send failed|Receive failed|Disconnected)\b")
-
-
-class _NotTwice(logging.Filter):
-    """Lets a line of librdkafka through once in 10 s, and none that `on_error` is told too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        line = record.getMessage()
-        if line.startswith(("FAIL ", "GETPID ")):
-            return False
-        now = time.monotonic()
-        self._seen = {k: t for k, t in self._seen.items() if now - t < _REPEAT_SECONDS}
-        return self._seen.setdefault(line, now) == now
-
-
-def _make_logger() -> logging.Logger:
-    # One of its own, not one by name: a filter on that would outlive the connection.
-    logger = logging.Logger("librdkafka")  # noqa: LOG001
-    logger.parent = _log
-    logger.addFilter(_NotTwice())
-    return logger
-
-
-@dataclass(slots=True)
-class Connection:
-    """What librdkafka says of its connections: logged, and kept to explain why one does not come.
-
-    One object serves all clients of a process.
-    """
-
-    settings: KafkaSettings
-    last: KafkaError | None = None
-    refused: KafkaError | None = None
-    logger: logging.Logger = field(default_factory=_make_logger)
-    _logged: dict[int, float] = field(default_factory=dict)
-
-    def on_error(self, error: KafkaError) -> None:
-        """Take note (librdkafka's error_cb); the same kind is logged every 10 s at most."""
-        if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self.last = error
-        if error.code() in _REFUSED:
-            self.refused = error
-        now = time.monotonic()
-        if now - self._logged.get(error.code(), -_REPEAT_SECONDS) >= _REPEAT_SECONDS:
-            self._logged[error.code()] = now
-            _log.warning("kafka: %s", error.str())
-
-    def fault(self, error: KafkaError | None = None) -> EnvironmentFault:
-        """Why Kafka cannot be worked with, in one line that names the setting."""
-        where = self.settings.bootstrap_servers
-        why = self.refused or self.last or error
-        said = f" ({_reason(why)})" if why is not None else ""
-        if self.refused is not None or _SECURITY.search(said):
-            return EnvironmentFault(
-                f"setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {where} refused the connection"
-                f"{said}; check security.protocol, the user and the password in it"
-            )
-        hung_up = self.last is not None and (
-            # Something listens there, or there were another error.
-            self.last.code() == KafkaError._ALL_BROKERS_DOWN or _HUNG_UP.search(said)
-        )
-        if hung_up:
-            return EnvironmentFault(
-                f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: what listens at {where} does not "
-                "answer as Kafka does; correct the address, or if that is Kafka, set what it wants "
-                "of TLS and login in PAIRSCORE_KAFKA__PROPERTIES"
-            )
-        return EnvironmentFault(
-            f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {where}{said};"
-            " start one, or correct the address"
-        )
 
 
 def base_config(connection: Connection) -> Config:
@@ -221,20 +154,26 @@ def make_producer(
 def connect(
     connection: Connection, admin: AdminClient, seconds: float = CONNECT_SECONDS
 ) -> ClusterMetadata:
-    """Wait until the brokers answer.
+    """Wait until the brokers answer, at the addresses that they advertise too.
 
     Raises:
         EnvironmentFault: they do not within `seconds`, or refuse the login (said at once).
     """
     deadline = time.monotonic() + seconds
+    patience = min(_TRY_SECONDS, seconds)
     while True:
         try:
-            return admin.list_topics(timeout=min(1.0, seconds))
-        except KafkaException as error:
+            found = admin.list_topics(timeout=patience)
+            # The first answer may have come by way of the bootstrap address; this one cannot.
+            admin.describe_cluster(request_timeout=patience).result(2 * patience)
+        except (KafkaException, TimeoutError) as error:
             admin.poll(0)  # serves on_error
-            found: KafkaError = error.args[0]
+            why: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
             if connection.refused is not None or time.monotonic() >= deadline:
-                raise connection.fault(found) from None
+                raise connection.fault(why) from None
+        else:
+            connection.reached = True
+            return found
 
 
 def end_offsets(
@@ -251,12 +190,6 @@ def end_offsets(
     asked = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}
     futures = admin.list_offsets(asked, isolation_level=level, request_timeout=seconds)
     return {(p.topic, p.partition): f.result(seconds).offset for p, f in futures.items()}
-
-
-def _reason(error: KafkaError) -> str:
-    """What librdkafka says, without which broker and when, in one line."""
-    text = re.sub(r"^(?:\w+://)?[^ ]+/(?:bootstrap|\d+): ", "", error.str())
-    return " ".join(re.sub(r" \(after \d+ms in state \w+\)", "", text).split())
 
 
 def _made(connection: Connection, kind: Callable[[Config], Client], config: Config) -> Client:

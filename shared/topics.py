@@ -12,9 +12,13 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, N
 
 from pairscore.errors import EnvironmentFault, SettingsError
 from shared.clients import OVERHEAD_BYTES, Connection, connect, make_admin
+from shared.connection import describe
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
 from shared.shutdown import Deadline
+
+MAX_BYTES: Final = "max.message.bytes"
+"""What Kafka calls the limit of a topic's messages."""
 
 _DAY_MS: Final = 24 * 3600 * 1000
 _TIMEOUT: Final = 20.0
@@ -62,6 +66,11 @@ class Topics:
         return (self.pairs, self.interactive, *(tier.topic for tier in self.retries))
 
     @property
+    def of_outcomes(self) -> tuple[str, ...]:
+        """The topics that workers publish to."""
+        return (*(tier.topic for tier in self.retries), self.dead_letters, self.scores)
+
+    @property
     def all(self) -> tuple[str, ...]:
         """Every topic."""
         return (*self.to_score, self.dead_letters, self.scores, self.jobs)
@@ -85,7 +94,7 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
         config = {
             "cleanup.policy": "delete",
             "retention.ms": str(days * _DAY_MS),
-            "max.message.bytes": str(size),
+            MAX_BYTES: str(size),
         }
         return TopicSpec(name, settings.partitions, config)
 
@@ -218,7 +227,7 @@ def _settled(
         if found.code() == harmless:  # another one was faster
             return []
         raise EnvironmentFault(
-            f"topic {name} cannot be {what} at {settings.bootstrap_servers}: {found.str()}"
+            f"topic {name} cannot be {what} at {settings.bootstrap_servers}: {describe(found)}"
         ) from None
     return [f"{name}: {what}"]
 

@@ -60,6 +60,7 @@ def test_a_broker_that_hangs_for_a_while_loses_and_doubles_nothing(there, broker
 
 def test_a_broker_that_stays_away_is_one_line(there, broker, monkeypatch):
     monkeypatch.setattr(module, "OUTAGE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "START_SECONDS", 2.0)
     monkeypatch.setattr(module, "CLOSING_SECONDS", 0.5)
     publisher = Publisher(there)
     publisher.transactions.start()
@@ -90,6 +91,7 @@ def test_a_job_whose_broker_stays_away_says_what_is_published_and_goes_on_later(
     there, broker, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(module, "OUTAGE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "START_SECONDS", 2.0)
     monkeypatch.setattr(module, "CLOSING_SECONDS", 0.5)
     source = write_set(tmp_path / "in.csv", 100)
 

@@ -1,5 +1,6 @@
 """Kafka clients against a real broker: what they see, what they commit, and why they cannot."""
 
+import logging
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from shared.clients import (
     make_consumer,
     make_producer,
 )
+from shared.connection import describe
 from shared.messages import key_of
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
@@ -218,13 +220,53 @@ def test_a_broker_that_does_not_come_is_a_fault_in_time(seconds):
     assert line.isprintable()
 
 
-def test_the_same_trouble_is_logged_once_in_a_while(caplog):
+def test_trouble_before_kafka_was_reached_is_said_in_the_fault_alone(caplog):
+    caplog.set_level(logging.INFO)
     connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    with pytest.raises(EnvironmentFault, match="Connection refused"):
+        connect(connection, make_admin(connection), 3)
+    assert caplog.records == []
+
+
+def test_trouble_before_kafka_was_reached_is_shown_to_those_who_look_for_more(caplog):
+    caplog.set_level(logging.DEBUG)
+    connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    with pytest.raises(EnvironmentFault):
+        connect(connection, make_admin(connection), 3)
+    assert "Connection refused" in caplog.text
+
+
+def test_the_same_trouble_later_is_a_warning_once_in_a_while(kafka, caplog):
+    caplog.set_level(logging.INFO)
+    connection = Connection(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+    connect(connection, make_admin(connection), SECONDS)
+    assert caplog.records == []
+    connection.settings = KafkaSettings(bootstrap_servers="127.0.0.1:1")  # as if it had gone
     with pytest.raises(EnvironmentFault):
         connect(connection, make_admin(connection), 3)
     lines = [record.getMessage() for record in caplog.records]
     assert 1 <= len(lines) <= 3
-    assert any("Connection refused" in line for line in lines)
+    assert any(line.endswith("Connection refused") for line in lines)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a:1/bootstrap: Connect failed (after 0ms in state CONNECT)", "Connect failed"),
+        (
+            "ssl://a:1/2: Connect failed (after 12ms in state SSL, 3 identical error(s) suppressed)",
+            "Connect failed",
+        ),
+        ("two\n lines", "two lines"),
+    ],
+)
+def test_people_are_not_told_since_when_and_how_often(said, shown):
+    error = KafkaError(KafkaError._TRANSPORT, said)
+    assert describe(error).endswith(shown)
+    connection = Connection(KafkaSettings(bootstrap_servers="a:1"))
+    connection.on_error(error)
+    assert f"({shown})" in str(connection.fault())
 
 
 class Relay:
