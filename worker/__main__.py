@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, Producer
 
 from pairscore.settings import Settings
 from shared.clients import Connection, connect, make_admin, make_consumer, make_producer
+from shared.limits import Coordinator, check_coordinators, check_room
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import StopSignal
@@ -96,10 +97,14 @@ def run(
         health = Health(settings.worker.stall_seconds)
         metrics = Metrics("worker")
         meter = Meter(metrics, health)
-        stack.enter_context(serving(settings.telemetry, metrics, health))
         connection = Connection(settings.kafka)
         admin = make_admin(connection)
-        check_topics(settings.kafka, connect(connection, admin), topics.all)
+        found = connect(connection, admin)
+        check_topics(settings.kafka, found, topics.all)
+        check_room(settings.kafka, admin, topics.of_outcomes)
+        check_coordinators(settings.kafka, admin, found, Coordinator)
+        # Not before: what keeps a worker from beginning is all that is said.
+        stack.enter_context(serving(settings.telemetry, metrics, health))
         # Before it joins: partitions should not wait for a model that is being loaded.
         health.ready(False, "loading the model")
         scorer = (make_scorer or _load)(_of_one_attempt(settings))
