@@ -219,7 +219,9 @@ class StoreSettings(BaseSettings):
         default="results", min_length=1, description="folder of the CSV sink: results and spool"
     )
     postgres_url: SecretStr | None = Field(
-        default=None, description="postgresql://user:password@host/database of the Postgres sink"
+        default=None,
+        description="postgresql://user:password@host/database of the Postgres sink; a "
+        "`connect_timeout` in it counts up to 7 seconds",
     )
 
 

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and why one cannot be had, in one line without a password."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -19,10 +19,13 @@ START_SECONDS: Final = 15.0
 STATEMENT_SECONDS: Final = 30.0
 
 _TRY_SECONDS: Final = 5
+# Of one try, all hosts together, so that a start ends within 30 s; a name may have two addresses.
+_LONGEST_TRY_SECONDS: Final = 14
+_ADDRESSES: Final = 2
+_SHORTEST_SECONDS: Final = 2  # libpq takes no less
 _PAUSE_SECONDS: Final = 0.5
 # A server that is gone without a word is found out, even where nothing is being sent.
 _DEFAULTS: Final = {
-    "connect_timeout": str(_TRY_SECONDS),
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -39,8 +42,10 @@ class Address:
     def __init__(self, url: SecretStr) -> None:
         """Read the URL; nothing is connected.
 
+        A `connect_timeout` in it counts as far as a start can wait for it.
+
         Raises:
-            SettingsError: it is none.
+            SettingsError: it is none, or its `connect_timeout` is no number.
         """
         try:
             given = conninfo_to_dict(url.get_secret_value())
@@ -50,7 +55,12 @@ class Address:
                 f"{SETTING}: it cannot be read as a database's address; write it as "
                 "postgresql://user:password@host:5432/database"
             ) from None
-        self._parameters: dict[str, Any] = {**_DEFAULTS, **given, "client_encoding": "utf8"}
+        self._parameters: dict[str, Any] = {
+            **_DEFAULTS,
+            **given,
+            "connect_timeout": _connect_seconds(given),
+            "client_encoding": "utf8",
+        }
         host = given.get("host") or given.get("hostaddr") or "the default host"
         port = f":{given['port']}" if given.get("port") else ""
         database = f"/{given['dbname']}" if given.get("dbname") else ""
@@ -114,6 +124,20 @@ class Address:
             f"{SETTING}: {self} cannot be used: {one_line(error)}; start it, or correct the "
             "address, the user or the password"
         )
+
+
+def _connect_seconds(given: Mapping[str, Any]) -> int:
+    """How long to wait for each host: what was given, but not for ever (0), and not too long."""
+    value = given.get("connect_timeout") or _TRY_SECONDS
+    try:
+        asked = int(value)
+    except ValueError:
+        raise SettingsError(
+            f"{SETTING}: connect_timeout is {value!r}, and must be whole seconds"
+        ) from None
+    hosts = str(given.get("host") or given.get("hostaddr") or "").count(",") + 1
+    most = max(_SHORTEST_SECONDS, _LONGEST_TRY_SECONDS // (_ADDRESSES * hosts))
+    return min(asked, most) if asked > 0 else most
 
 
 def one_line(error: psycopg.Error) -> str:
