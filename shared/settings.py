@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
-from pairscore.errors import SettingsError
-from pairscore.settings import CONFIG, ENV_PREFIX, GROUP, SECRET, Settings, read_settings
+from pairscore.settings import CONFIG, GROUP, SECRET, Settings, read_settings
+from shared.variables import refuse_unknown
 
 # What the promise rests on, or what is set from another setting, is not the user's to change.
 RESERVED: Final = frozenset(
@@ -39,12 +39,7 @@ RESERVED: Final = frozenset(
         "transactional.id",
     }
 )
-
-
-# What Kubernetes puts into every pod for a service called pairscore or pairscore-something.
-_SERVICE_LINK: Final = re.compile(
-    r"[A-Z0-9_]*_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
-)
+_CALLBACK: Final = re.compile(r".*_cb|on_.*")
 
 
 def _properties(value: object) -> dict[str, str]:
@@ -56,8 +51,9 @@ def _properties(value: object) -> dict[str, str]:
             value = None
     if not isinstance(value, dict):
         raise ValueError('must be JSON such as {"security.protocol": "SSL"}')
-    for name in sorted(RESERVED & value.keys()):
-        raise ValueError(f"the property {name} is pairscore's own to set; leave it out")
+    for name in sorted(map(str, value)):
+        if name in RESERVED or _CALLBACK.fullmatch(name):
+            raise ValueError(f"the property {name} is pairscore's own to set; leave it out")
     return {str(name): _property(str(name), item) for name, item in value.items()}
 
 
@@ -247,7 +243,7 @@ class SinkSettings(ServiceSettings, StoreSettings):
 
 
 SERVICES: Final = (ProducerSettings, WorkerSettings, SinkSettings)
-_OF_LOCAL_SERVICES: Final = frozenset({"redis"})  # read by deploy/local
+_OF_LOCAL_SERVICES: Final = ("PAIRSCORE_REDIS__URL",)  # read by deploy/local
 
 AnyService = TypeVar("AnyService", bound=ServiceSettings)
 
@@ -263,22 +259,5 @@ def read_service_settings(
     Raises:
         SettingsError: a value cannot be used, or a variable is none of any service; one line.
     """
-    known = _OF_LOCAL_SERVICES.union(*(service.model_fields for service in SERVICES))
-    unknown = sorted(
-        name
-        for name in os.environ
-        if name.upper().startswith(ENV_PREFIX)
-        and name[len(ENV_PREFIX) :].split("__")[0].lower() not in known
-        and not _is_service_link(name, os.environ[name])
-    )
-    if unknown:
-        raise SettingsError(
-            f"setting {unknown[0]}: there is no such setting; docs/reference.md has them all"
-        )
+    refuse_unknown(os.environ, SERVICES, _OF_LOCAL_SERVICES)
     return read_settings(kind, overrides, option_names=option_names)
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://")):
-        return True
-    return _SERVICE_LINK.fullmatch(name) is not None
