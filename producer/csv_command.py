@@ -77,7 +77,12 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
             results = open_results(settings)
             stack.callback(results.close)
             waiting = Waiting(
-                results, job.job, pulse=pulse, stored=reporter.stored, say=reporter.say
+                results,
+                job.job,
+                dead_letters=topics.dead_letters,
+                pulse=pulse,
+                stored=reporter.stored,
+                say=reporter.say,
             )
         publication = Publication(
             survey,

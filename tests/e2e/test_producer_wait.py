@@ -6,12 +6,15 @@ The sink is a real one; the test plays the workers.
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,40 +136,81 @@ def test_a_store_that_cannot_be_used_is_said_before_anything_is_published(here, 
     assert here.jobs() == {}
 
 
-@pytest.mark.parametrize("seen", [False, True])
-def test_what_may_be_missing_is_said_once(here, tmp_path, monkeypatch, seen):
+@dataclass
+class Patient:
+    """Waits in this process for a job that is published, and is asked to end after some hints."""
+
+    here: Place
+    results: Path
+    hints: int
+    said: list[str] = field(default_factory=list)
+
+    def wait(self) -> list[str]:
+        stop = StopSignal()
+
+        def say(line: str) -> None:
+            self.said.append(line)
+            if len(self.said) == self.hints:
+                stop.ask()
+
+        store = open_results(StoreSettings(results=str(self.results)))
+        waiting = Waiting(
+            store,
+            "a-job",
+            dead_letters=self.here.topics.dead_letters,
+            pulse=Pulse(stop, Health()),
+            stored=lambda _: None,
+            say=say,
+        )
+        with closing(store), pytest.raises(KeyboardInterrupt):
+            waiting.until_complete()
+        return self.said
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(module, "_HINT_SECONDS", 0.2)
-    monkeypatch.setattr(module, "_STILL_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_HINT_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_STILL_SECONDS", 1.0)
+
+
+NO_SINK = "no sink stores job a-job at {}, where its result is waited for: start one"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_that_no_sink_runs_is_said_now_and_then(here, tmp_path):
+    assert here.run(write_set(tmp_path / "in.csv", 10), "--job", "a-job").returncode == 0
+    began = time.monotonic()
+    said = Patient(here, tmp_path / "results", hints=3).wait()
+    assert time.monotonic() - began >= 1.5
+    for line in said:
+        assert line.startswith(NO_SINK.format(tmp_path / "results"))
+        assert "PAIRSCORE_RESULTS or PAIRSCORE_POSTGRES_URL" in line
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_sink_that_ended_before_the_job_was_closed_is_missed(here, tmp_path):
+    source = write_set(tmp_path / "in.csv", 4000)
+    results = tmp_path / "results"
+    with here.started(source, "--job", "a-job", "--limit-rate", "500") as process:
+        with sink(here, results), closing(open_results(StoreSettings(results=str(results)))) as s:
+            wait_until(lambda: s.job("a-job") is not None, within=60)
+        assert process.wait(60) == 0
+    [line] = Patient(here, results, hints=1).wait()
+    assert line.startswith(NO_SINK.format(results))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_to_look_is_said_now_and_then_while_no_outcome_comes(here, tmp_path):
     results = tmp_path / "results"
     assert here.run(write_set(tmp_path / "in.csv", 10), "--job", "a-job").returncode == 0
-    if seen:
-        with sink(here, results):
-            store = open_results(StoreSettings(results=str(results)))
-            wait_until(lambda: store.job("a-job") is not None, within=60)
-            store.close()
-    stop = StopSignal()
-    said: list[str] = []
-    store = open_results(StoreSettings(results=str(results)))
-    looks: list[float] = []
-
-    class Ends(Pulse):
-        def wait(self, seconds: float) -> None:
-            looks.append(seconds)
-            if len(looks) == 40:
-                stop.ask()
-            super().wait(seconds)
-
-    waiting = Waiting(
-        store, "a-job", pulse=Ends(stop, Health()), stored=lambda _: None, say=said.append
-    )
-    with pytest.raises(KeyboardInterrupt):
-        waiting.until_complete()
-    store.close()
-    [line] = said
-    if seen:
-        assert "see whether workers run" in line
-    else:
-        assert "nothing of job a-job is at" in line
-        assert str(results) in line
-        assert "PAIRSCORE_RESULTS or PAIRSCORE_POSTGRES_URL" in line
+    score(here, but=4)
+    with sink(here, results):
+        with closing(open_results(StoreSettings(results=str(results)))) as store:
+            wait_until(lambda: (s := store.job("a-job")) is not None and s.done == 6, within=60)
+        first, second = Patient(here, results, hints=2).wait()
+    for line in (first, second):
+        assert re.match(r"no outcome has come for \d+ s, and 4 are missing: see ", line)
+        assert "`python -m sink status a-job`" in line
+        assert "`python scripts/lag.py`" in line
+        assert f"topic {here.topics.dead_letters} " in line
