@@ -44,25 +44,33 @@ def check_job(job: CsvJob, survey: Survey, admin: AdminClient, topics: Topics) -
 
 
 def check_rows(survey: Survey, job: CsvJob, settings: KafkaSettings) -> None:
-    """Make sure that every row fits into a message.
+    """Make sure that every row fits into a message: the sink has nothing else to write it from.
 
     Raises:
-        InputError: one does not; names its line.
+        InputError: one does not; names the line of the first, and how many there are.
     """
     limit = settings.max_message_bytes
     if most_bytes(survey.longest) <= limit:
         return
     encoder = RowEncoder(job.job, survey)
     now = datetime.now(job.created_at.tzinfo)
+    first, count, longest = 0, 0, 0
     with open_source(survey.path) as source:
         records = source.records(survey.dialect.delimiter)
         for row, record in enumerate(islice(records, 1, None)):
             if most_bytes(len(record.raw)) <= limit:
                 continue
-            _, value = encoder.encode(row, record, now)
-            if len(value) > limit:
-                raise InputError(
-                    f"{survey.path}: line {record.line}: the row that starts here is "
-                    f"{len(value):,} bytes long as a message, over the {limit:,} of the setting "
-                    "PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES; shorten it, or raise the setting"
-                )
+            size = len(encoder.encode(row, record, now)[1])
+            if size > limit:
+                first, count, longest = first or record.line, count + 1, max(longest, size)
+    if count:
+        which = (
+            "a row starts here that is"
+            if count == 1
+            else f"the first of {count:,} rows starts here that are up to"
+        )
+        raise InputError(
+            f"{survey.path}: line {first}: {which} {longest:,} bytes long as a message, over the "
+            f"{limit:,} of the setting PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES; shorten it, raise the "
+            "setting, or use `pairscore score`, which needs no messages"
+        )

@@ -209,8 +209,12 @@ def test_a_row_that_is_too_long_is_named_before_anything_is_published(here, tmp_
     ended = here.run(source, "--job", "does-not")
     assert ended.returncode == 2
     line = one_line(ended)
-    assert "line 7: the row that starts here is 4,194,4" in line
+    assert "line 7: a row starts here that is 4,194,4" in line
     assert "PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES" in line
+    with source.open("a") as file:
+        file.write(f"\nu,c\nu,{'x' * (longest + 2000)}")
+    ended = here.run(source, "--job", "does-not")
+    assert "line 7: the first of 2 rows starts here that are up to 4,196,4" in one_line(ended)
     assert set(here.jobs()) == {"fits"}
 
 
