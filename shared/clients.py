@@ -48,6 +48,7 @@ OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
 
 _TRY_SECONDS: Final = 1.0
+_SLACK_SECONDS: Final = 2.0
 
 REDISCOVERY: Final = {"metadata.max.age.ms": 5_000, "connections.max.idle.ms": 10_000}
 """What a transactional client needs for finding a coordinator again once brokers were down.
@@ -165,7 +166,7 @@ def connect(
         try:
             found = admin.list_topics(timeout=patience)
             # The first answer may have come by way of the bootstrap address; this one cannot.
-            admin.describe_cluster(request_timeout=patience).result(2 * patience)
+            admin.describe_cluster(request_timeout=patience).result(patience + _SLACK_SECONDS)
         except (KafkaException, TimeoutError) as error:
             admin.poll(0)  # serves on_error
             why: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
@@ -189,7 +190,9 @@ def end_offsets(
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     asked = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}
     futures = admin.list_offsets(asked, isolation_level=level, request_timeout=seconds)
-    return {(p.topic, p.partition): f.result(seconds).offset for p, f in futures.items()}
+    # The client has the last word on what is late, since it knows why.
+    most = seconds + _SLACK_SECONDS
+    return {(p.topic, p.partition): f.result(most).offset for p, f in futures.items()}
 
 
 def _made(connection: Connection, kind: Callable[[Config], Client], config: Config) -> Client:
