@@ -7,27 +7,22 @@ and the folder's lock keeps a second one out. New partitions are taken when they
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, make_consumer
+from shared.clients import Connection
 from shared.topics import Topics
+from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
+from sink.lag import Lag
 from sink.offsets import find_start
 from sink.topics import Found, TopicWatch
 
 GROUP: Final = "sink-csv"
-_LAG_SECONDS: Final = 1.0
-_REFUSED: Final = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.UNKNOWN_TOPIC_ID,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
+# Assigned by hand, it would never hear that a topic of that name is another one now.
+_ANEW: Final = frozenset({KafkaError.UNKNOWN_TOPIC_ID})
 
 _log = logging.getLogger(__name__)
 
@@ -44,25 +39,11 @@ class AssignedSource:
     ) -> None:
         self._topics = topics
         self._watch = watch
-        self._clock = clock
         self._known: dict[str, Found] = {}
         self._starts: dict[Place, int] = {}
         self._held = False
-        self._lag: int | None = None
-        self._lag_at = clock()
-        self._consumer: Consumer = make_consumer(
-            connection,
-            group=GROUP,
-            extra={
-                # A position that is lost is an event here, never a jump.
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "on_commit": _on_commit,
-                "queued.max.messages.kbytes": 2_048,
-                "fetch.queue.backoff.ms": 10,
-                "fetch.message.max.bytes": 32_768,
-            },
-        )
+        self._consumer = make_sink_consumer(connection, GROUP, {"enable.partition.eof": True})
+        self._lag = Lag(self._consumer, self._taken, clock)
 
     def begin(self, known: Mapping[str, Found], stored: Mapping[Place, int]) -> None:
         """Begin to read topics as they were found, after what is stored of them.
@@ -106,33 +87,19 @@ class AssignedSource:
             for place in self._consumer.position([TopicPartition(*p) for p in next_offsets])
             if place.offset >= 0
         ]
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=True)
-        except KafkaException as error:
-            _log.debug("offsets were not committed: %s", error)
+        show_progress(self._consumer, positions)
 
     @property
     def lag(self) -> int | None:
         """Records of `scores` that were not taken yet, looked at once a second."""
-        if self._clock() >= self._lag_at:
-            self._lag_at = self._clock() + _LAG_SECONDS
-            self._lag = self._measure()
-        return self._lag
+        return self._lag.records
 
     def close(self) -> None:
         """Leave Kafka."""
         self._consumer.close()
 
-    def _measure(self) -> int | None:
-        lag = 0
-        assigned = [TopicPartition(*p) for p in self._starts if p[0] == self._topics.scores]
-        for place in self._consumer.position(assigned):
-            _, end = self._consumer.get_watermark_offsets(place, cached=True)
-            if end < 0:
-                return None
-            taken = place.offset if place.offset >= 0 else self._starts[_place_of(place)]
-            lag += max(0, end - taken)
-        return lag
+    def _taken(self) -> dict[Place, int]:
+        return {place: at for place, at in self._starts.items() if place[0] == self._topics.scores}
 
     def _compare(self, found: Mapping[str, Found]) -> None:
         """Take new partitions; a topic that is another one now ends the sink."""
@@ -150,8 +117,7 @@ class AssignedSource:
 
     def _event(self, message: Message, error: KafkaError) -> None:
         topic, partition = message.topic(), message.partition()
-        if error.fatal() or error.code() in _REFUSED:
-            raise EnvironmentFault(f"topic {topic} cannot be read any more: {error.str()}")
+        refuse_what_is_final(topic, error, more=_ANEW)
         if error.code() == KafkaError._AUTO_OFFSET_RESET and topic and partition is not None:
             place = (topic, partition)
             self._read_from([place], {place: self._position(place)})
@@ -179,12 +145,3 @@ class AssignedSource:
 
 def _places(found: Mapping[str, Found]) -> list[Place]:
     return [(name, i) for name, topic in found.items() for i in range(topic.partitions)]
-
-
-def _place_of(partition: TopicPartition) -> Place:
-    return partition.topic, partition.partition
-
-
-def _on_commit(error: KafkaError | None, _partitions: Any) -> None:  # noqa: ANN401
-    if error is not None:
-        _log.debug("offsets were not committed: %s", error.str())

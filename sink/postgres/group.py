@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -24,39 +24,23 @@ from confluent_kafka import (
 from pairscore.errors import EnvironmentFault
 from shared.clients import Connection
 from shared.topics import Topics
-from sink.faults import RETRY_SECONDS, Persistent, StoreFault
+from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
-from sink.offsets import find_start
-from sink.postgres.consumer import make_group_consumer
+from sink.lag import Lag
 from sink.postgres.holdings import Held, Holdings
+from sink.postgres.opening import SOON_SECONDS, Offsets, Opening
 from sink.topics import TopicWatch
 
-_LAG_SECONDS: Final = 1.0
-_OPENING_SECONDS: Final = 0.02
+GROUP: Final = "sink-postgres"
 _NEWCOMER_SECONDS: Final = 0.1
-_REFUSED: Final = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
+# A sink keeps what it has when another comes or goes, whichever protocol it is.
+_STICKY: Final = {
+    "consumer": {"group.remote.assignor": "uniform"},
+    "classic": {"partition.assignment.strategy": "cooperative-sticky"},
+}
+_AHEAD: Final = {"queued.min.messages": 2_000}
 
 _log = logging.getLogger(__name__)
-
-
-class Offsets(Protocol):
-    """The part of the store that says where reading goes on."""
-
-    def claim(
-        self, places: Collection[Place], topic_ids: Mapping[str, str]
-    ) -> Mapping[Place, int | None]:
-        """The next offset of each, None where nothing is stored of it.
-
-        Raises:
-            StoreFault: the store cannot be asked now.
-        """
-        ...
 
 
 class GroupSource:
@@ -74,19 +58,14 @@ class GroupSource:
     ) -> None:
         """`forget` drops what was taken of partitions and is not stored."""
         self._topics = topics
-        self._watch = watch
-        self._offsets = offsets
         self._holdings = holdings
         self._forget = forget
-        self._clock = clock
-        self._opening: set[Place] = set()
-        self._open_at = clock()
-        self._asking = Persistent(clock)
+        self._opening = Opening(watch, offsets, clock)
         self._moved: set[Place] = set()
         self._still = False
-        self._lag: int | None = None
-        self._lag_at = clock()
-        self._consumer = make_group_consumer(connection)
+        sticky = _STICKY[connection.settings.group_protocol]
+        self._consumer = make_sink_consumer(connection, GROUP, {**sticky, **_AHEAD})
+        self._lag = Lag(self._consumer, self._taken, clock)
 
     def begin(self) -> None:
         """Join the group."""
@@ -110,7 +89,7 @@ class GroupSource:
             # Which side of its going and coming back they were read on cannot be told.
             records = [m for m in records if _place(m) not in self._moved]
         self._read(records)
-        if self._opening_due:
+        if self._opening.due:
             self._open()
         return records
 
@@ -127,19 +106,12 @@ class GroupSource:
         """Tell Kafka, so that its tools show the sinks' lag; nothing is ever read from there."""
         held = self._holdings.held
         told = [TopicPartition(*p, next_offsets[p]) for p in next_offsets if p in held]
-        try:
-            if told:
-                self._consumer.commit(offsets=told, asynchronous=True)
-        except KafkaException as error:
-            _log.debug("offsets were not committed: %s", error)
+        show_progress(self._consumer, told)
 
     @property
     def lag(self) -> int | None:
         """Records of this sink's partitions of `scores` that were not taken yet."""
-        if self._clock() >= self._lag_at:
-            self._lag_at = self._clock() + _LAG_SECONDS
-            self._lag = self._measure()
-        return self._lag
+        return self._lag.records
 
     def close(self) -> None:
         """Leave the group; the others have the partitions at once."""
@@ -147,8 +119,8 @@ class GroupSource:
 
     def _consume(self, most: int, seconds: float) -> list[Message]:
         # What the group has to say does not end the wait for records.
-        if self._opening_due:
-            seconds = min(seconds, _OPENING_SECONDS)
+        if self._opening.due:
+            seconds = min(seconds, SOON_SECONDS)
         elif not self._holdings.held:
             seconds = min(seconds, _NEWCOMER_SECONDS)
         return self._consumer.consume(most, seconds)
@@ -159,8 +131,7 @@ class GroupSource:
             held = self._holdings.held.get(_place(message))
             return held is not None and (message.offset() or 0) >= held.read
         place = _place(message)
-        if error.fatal() or error.code() in _REFUSED:
-            raise EnvironmentFault(f"topic {place[0]} cannot be read any more: {error.str()}")
+        refuse_what_is_final(place[0], error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             # Crash-only: librdkafka reads no more of it, and a new start says what is missing.
             raise EnvironmentFault(
@@ -185,8 +156,7 @@ class GroupSource:
         places = [(each.topic, each.partition) for each in partitions]
         consumer.incremental_assign([TopicPartition(*p, OFFSET_BEGINNING) for p in places])
         self._moved.update(places)
-        self._reopen(places)
-        self._open_at = self._clock()
+        self._reopen(places, at_once=True)
         _log.info("partitions were assigned", extra={"partitions": len(places)})
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -203,7 +173,7 @@ class GroupSource:
     def _leave(self, partitions: list[TopicPartition]) -> None:
         places = {(each.topic, each.partition) for each in partitions}
         self._moved |= places
-        self._opening -= places
+        self._opening.remove(places)
         self._holdings.remove(places)
         self._forget(places)
 
@@ -217,43 +187,25 @@ class GroupSource:
             )
             self._reopen(contested)
 
-    def _reopen(self, places: Collection[Place]) -> None:
+    def _reopen(self, places: Collection[Place], *, at_once: bool = False) -> None:
         """Pause them until the store has said where they are to be read from."""
         for place in places:
             self._pause(place)
         self._holdings.remove(places)
         self._forget(places)
-        self._opening.update(places)
-
-    @property
-    def _opening_due(self) -> bool:
-        return bool(self._opening) and self._clock() >= self._open_at
+        self._opening.add(places, at_once=at_once)
 
     def _open(self) -> None:
-        """Go to where the store says; what cannot be done now is tried again a little later."""
-        places = sorted(self._opening)
-        self._open_at = self._clock() + RETRY_SECONDS
-        try:
-            topics = self._watch.read()
-            stored = self._offsets.claim(places, {name: topics[name].id for name in topics})
-            ranges = self._watch.ranges(places)
-        except StoreFault as fault:  # which the store tells of
-            _log.debug("partitions are not read yet: %s", fault)
-            return
-        except EnvironmentFault as fault:
-            self._asking.failed(str(fault))
-            return
-        self._asking.succeeded()
-        for place in places:
-            start = find_start(place, stored[place], ranges[place])
+        """Go to where the store says."""
+        for place, stored, start in self._opening.ask():
             if not self._go_on(place, start.offset):
                 # The consumer has not got so far in taking it over.
-                self._open_at = self._clock() + _OPENING_SECONDS
+                self._opening.look_soon()
                 continue
             if start.warning:
                 _log.error(start.warning)
-            self._opening.discard(place)
-            self._holdings.add(place, Held(stored[place], start.offset))
+            self._opening.remove([place])
+            self._holdings.add(place, Held(stored, start.offset))
 
     def _go_on(self, place: Place, offset: int) -> bool:
         """Go to the offset and read on, unless held; whether that was possible."""
@@ -270,16 +222,9 @@ class GroupSource:
         with suppress(KafkaException):  # revoked, and this sink is about to be told
             self._consumer.pause([TopicPartition(*place)])
 
-    def _measure(self) -> int | None:
-        lag = 0
-        mine = [place for place in self._holdings.held if place[0] == self._topics.scores]
-        for found in self._consumer.position([TopicPartition(*place) for place in mine]):
-            _, end = self._consumer.get_watermark_offsets(found, cached=True)
-            if end < 0:
-                return None
-            read = self._holdings.held[found.topic, found.partition].read
-            lag += max(0, end - max(found.offset, read))
-        return lag
+    def _taken(self) -> dict[Place, int]:
+        held = self._holdings.held
+        return {place: each.read for place, each in held.items() if place[0] == self._topics.scores}
 
 
 def _place(message: Message) -> Place:
