@@ -120,8 +120,11 @@ class Loop:
         self._began: float | None = None
         self._still = False
 
-    def run(self) -> None:
-        """Go round until asked to end; then store what was taken, once."""
+    def run(self) -> int:
+        """Go round until asked to end; then store what was taken, or try to, once.
+
+        How many records are left that were taken and are not stored: they are to be taken again.
+        """
         while not self._stop.asked:
             self._health.beat()
             self._take()
@@ -131,6 +134,7 @@ class Loop:
             self._tell()
         if self._intake.batch:
             self.store_now()
+        return len(self._intake.batch)
 
     def store_now(self) -> bool:
         """Store what was taken; whether that is done. A source may ask before it gives some up."""

@@ -62,6 +62,15 @@ def run_loop(settings: SinkSettings, around: Surroundings, loop: Loop, name: str
     """Run until asked to end; the exit code."""
     with Watchdog(around.health, settings.sink.stall_seconds, name=name):
         _log.info("storing outcomes")
-        loop.run()
-    _log.info("asked to end; everything taken is stored", extra={"signal": around.stop.number})
+        left = loop.run()
+    signal = {"signal": around.stop.number}
+    if left:
+        _log.warning(
+            "asked to end; the last %d records that were taken could not be stored, and are taken "
+            "again when a sink is started",
+            left,
+            extra=signal,
+        )
+    else:
+        _log.info("asked to end; everything taken is stored", extra=signal)
     return 0

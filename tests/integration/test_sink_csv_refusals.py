@@ -136,6 +136,30 @@ def test_a_disk_too_full_to_store_on_is_waited_for_and_nothing_is_lost(where, tm
 
 
 @needs_mount
+def test_a_sink_that_ends_while_the_disk_is_full_says_what_is_not_stored(where, tmp_path):
+    job = plain_job("full", 12_000, tmp_path / "in")
+    where.publish([job.begun, *job.scores, job.closed])
+    with disk(tmp_path / "disk", "3m") as small:
+        where.results = small / "results"
+        with where.sink(PAIRSCORE_SINK__COMMIT_ROWS="1000") as sink:
+            wait_until(lambda: sink.said("database or disk is full"), within=DEADLINE)
+            assert sink.terminate() == 0
+            last = sink.lines[-1]
+            assert last["level"] == "warning"
+            assert last["message"] == (
+                "asked to end; the last 1000 records that were taken could not be stored, and are "
+                "taken again when a sink is started"
+            )
+        remount(small, "size=64m")
+        with where.sink() as sink:
+            wait_until(lambda: where.complete("full"), within=DEADLINE)
+            assert sink.terminate() == 0
+            assert sink.said("everything taken is stored")
+        where.assert_exact(job)
+        assert FolderResults(where.results).duplicates() == 0
+
+
+@needs_mount
 def test_a_disk_too_full_for_a_result_is_waited_for_while_others_are_stored(where, tmp_path):
     job = plain_job("large", 12_000, tmp_path / "in")
     where.publish([job.begun, *job.scores])

@@ -1,6 +1,7 @@
 """The loop stores what it takes, in batches, offers again what is refused, and says so."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -166,8 +167,83 @@ def test_what_was_taken_is_offered_once_more_at_the_end(records):
     setting = Setting(records)
     setting.script.when_idle = lambda: setting.stop.ask() if setting.script.refused else None
     setting.script.refusals = ["no"]
-    setting.loop.run()
+    assert setting.loop.run() == 0
     assert [len(batch) for batch in setting.script.batches] == [25]
+
+
+def test_what_cannot_be_stored_at_the_end_is_counted(records):
+    setting = Setting(records)
+    setting.script.refusals = ["no"] * 9
+    assert setting.loop.run() == 25
+    assert setting.script.batches == []
+
+
+def of_partition(partition: int, records: Sequence[Taken]) -> list[Record]:
+    return [replace(record, of_partition=partition) for record in records]
+
+
+def test_rows_in_hand_of_a_partition_that_is_gone_are_not_stored(records):
+    setting = Setting([*of_partition(0, records[:10]), *of_partition(1, records[10:15])])
+    script = setting.script
+
+    def revoke() -> None:
+        setting.loop.forget([(TOPICS.scores, 0)])
+        script.when_idle = setting.stop.ask
+
+    script.when_idle = revoke
+    assert setting.loop.run() == 0
+    (batch,) = script.batches
+    assert {scored.partition for scored in batch.scores} == {1}
+    assert batch.next_offsets == script.told[0] == {(TOPICS.scores, 1): 15}
+    assert setting.value("pairscore_sink_rows_stored_total", error="") == 5
+
+
+def test_a_row_that_comes_after_all_others_were_forgotten_waits_its_whole_time(records):
+    setting = Setting(records[:1], commit_interval=2.0)
+    script = setting.script
+    times: list[float] = []
+
+    def forget_then_give_one() -> None:
+        setting.loop.forget([(TOPICS.scores, 0)])
+        script.records = of_partition(1, records[1:2])
+        script.when_idle = see
+        times.append(setting.clock.seconds)
+
+    def see() -> None:
+        if script.batches:
+            times.append(setting.clock.seconds)
+            setting.stop.ask()
+
+    def rest_half(most: int, seconds: float) -> Sequence[Record]:
+        return Script.take(script, most, min(seconds, 1.0))
+
+    script.take = rest_half  # type: ignore[method-assign]
+    script.when_idle = forget_then_give_one
+    setting.loop.run()
+    assert [scored.partition for batch in script.batches for scored in batch.scores] == [1]
+    forgotten, stored = times
+    assert stored - forgotten == pytest.approx(2.0 + 0.5)  # the idle loop's, afterwards
+
+
+def test_rows_that_were_refused_and_then_forgotten_are_not_offered_again(records):
+    setting = Setting(of_partition(0, records[:10]), commit_rows=10)
+    script = setting.script
+    script.refusals = ["the database is away"]
+    left = of_partition(1, records[10:])
+
+    def revoke(most: int, seconds: float) -> Sequence[Record]:
+        if script.held and left:
+            setting.loop.forget([(TOPICS.scores, 0)])
+            script.records = [*left]
+            left.clear()
+        return Script.take(script, most, seconds)
+
+    script.take = revoke  # type: ignore[method-assign]
+    script.when_idle = lambda: None if script.held else setting.stop.ask()
+    assert setting.loop.run() == 0
+    stored = [scored for batch in script.batches for scored in batch.scores]
+    assert [scored.partition for scored in stored] == [1] * 15
+    assert setting.health.is_ready
 
 
 def test_jobs_that_wait_are_come_back_to_at_once(records):
