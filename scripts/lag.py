@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from confluent_kafka import (
@@ -30,11 +29,13 @@ from shared.service import run_service
 from shared.settings import ServiceSettings, read_service_settings
 from shared.shutdown import Deadline
 from shared.topics import Topics, check_topics
+from sink.table import table
 
 _SECONDS: Final = 20.0
 _RETENTION: Final = "retention.ms"
 _HEAD: Final = ("GROUP", "TOPIC", "UNREAD", "OLDEST", "KEPT")
 _LEFT: Final = {"GROUP", "TOPIC"}
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def _main() -> int:
     except (KafkaException, TimeoutError) as error:
         reason = error.args[0] if error.args else None
         raise connection.fault(reason if isinstance(reason, KafkaError) else None) from None
-    sys.stdout.write(_table([_HEAD, *map(_cells, found)]))
+    lines, _ = table(_HEAD, [*map(_cells, found)], left=_LEFT)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     late = [lag for lag in found if lag.is_late]
     for lag in late:
         sys.stderr.write(
@@ -160,25 +162,20 @@ def _cells(lag: Lag) -> tuple[str, ...]:
         lag.group,
         lag.topic,
         f"{lag.unread:,}",
-        "" if lag.age is None else _span(lag.age),
-        "for ever" if lag.kept is None else _span(lag.kept),
+        "" if lag.age is None else span(lag.age),
+        "for ever" if lag.kept is None else span(lag.kept),
     )
 
 
-def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(_HEAD, row, widths, strict=True)
-        )
-        for row in rows
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+def span(seconds: float) -> str:
+    """The two largest units of a time, less what is nothing."""
+    left = round(seconds)
+    parts = []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        parts.append(f"{count} {unit}" if count else "")
+    first = next((number for number, part in enumerate(parts) if part), len(parts) - 1)
+    return " ".join(filter(None, parts[first : first + 2])) or "0 s"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from shared.service import run_service
 from shared.settings import SinkSettings, read_service_settings
+from sink.table import terminal_width
 
 _EPILOG: Final = (
     "Every setting is a variable PAIRSCORE_*: docs/reference.md. SIGTERM ends a sink in order. "
@@ -35,7 +36,8 @@ def _run(options: argparse.Namespace) -> int:
         return serve_postgres(settings)
     from sink.status import show_status
 
-    sys.stdout.write(show_status(settings, options.job, as_json=options.json))
+    width = terminal_width()
+    sys.stdout.write(show_status(settings, options.job, as_json=options.json, width=width))
     return 0
 
 

@@ -3,21 +3,28 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pairscore.errors import InputError
 from shared.results import JobStatus, Results, open_results
 from shared.settings import StoreSettings
+from sink.table import table
 
 _HEAD: Final = (
     *("JOB", "STATE", "ROWS", "PUBLISHED", "SCORED", "FAILED", "MISSING", "ROWS/S"),
     "RESULT",
 )
 _LEFT: Final = {"JOB", "STATE", "RESULT"}
+_SPARE: Final = ("RESULT", "ROWS/S", "PUBLISHED")
 
 
-def show_status(settings: StoreSettings, job: str | None, *, as_json: bool) -> str:
+def show_status(
+    settings: StoreSettings, job: str | None, *, as_json: bool, width: int | None = None
+) -> str:
     """What is stored, all jobs or one, as text that ends with a line end.
+
+    A table leaves out what can be done without to be no wider than `width` characters.
 
     Raises:
         InputError: there is no such job.
@@ -26,7 +33,7 @@ def show_status(settings: StoreSettings, job: str | None, *, as_json: bool) -> s
     with closing(open_results(settings)) as results:
         if job is None:
             found = results.jobs()
-            text = _json_of_all(results, found) if as_json else _table(results, found)
+            text = _json_of_all(results, found) if as_json else _table(results, found, width)
         else:
             status = results.job(job)
             if status is None:
@@ -74,13 +81,32 @@ def describe(status: JobStatus) -> str:
         ("missing", f"{missing(status):,}"),
         ("rows/s", _rate(status)),
     ]
-    lines = [f"job {status.job}: {status.state}"]
+    lines = [f"job {status.job}: {_state(status)}"]
     lines += [f"{what:<22}{value:>14}" for what, value in counts]
     if status.source:
         lines.append(f"{'source':<24}{status.source}")
     lines += [f"{'model':<24}{name} ({rows:,} rows)" for name, rows in status.models.items()]
-    lines.append(f"{'result':<24}{status.result or 'not yet'}")
+    lines += [
+        f"{'begun':<24}{_time(status.created_at)}",
+        f"{'last stored':<24}{_time(status.updated_at)}",
+        f"{'result':<24}{status.result or 'not yet'}",
+    ]
     return "\n".join(lines)
+
+
+def _state(status: JobStatus) -> str:
+    left = missing(status)
+    if status.state == "open":
+        return "open, rows are still being published"
+    if status.state == "closed" and left:
+        return f"closed, {left:,} {'outcome is' if left == 1 else 'outcomes are'} still to come"
+    if status.state == "closed":
+        return "closed, every outcome is stored, the result is about to be written"
+    return status.state
+
+
+def _time(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _by_count(status: JobStatus) -> list[tuple[Any, int]]:
@@ -98,11 +124,13 @@ def _json_of_all(results: Results, found: Sequence[JobStatus]) -> str:
     )
 
 
-def _table(results: Results, found: Sequence[JobStatus]) -> str:
-    if not found:
-        lines = [f"no jobs in {results.where}: no sink has stored anything there yet"]
+def _table(results: Results, found: Sequence[JobStatus], width: int | None) -> str:
+    if found:
+        lines, gone = table(_HEAD, [*map(_cells, found)], left=_LEFT, width=width, spare=_SPARE)
+        if gone:
+            lines.append(f"no room for {', '.join(gone)}: `python -m sink status JOB` shows them")
     else:
-        lines = _aligned([_HEAD, *map(_cells, found)])
+        lines = [f"no jobs in {results.where}: no sink has stored anything there yet"]
     if rejected := results.rejected():
         lines.append(f"{rejected:,} records were no messages of ours and are kept aside")
     if duplicates := results.duplicates():
@@ -127,14 +155,3 @@ def _cells(status: JobStatus) -> tuple[str, ...]:
 def _rate(status: JobStatus) -> str:
     rate = status.rows_per_second
     return "?" if rate is None else f"{rate:,.1f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(_HEAD, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

@@ -23,8 +23,7 @@ def test_lag_counts_what_is_unread_and_tells_how_old_it_is(fleet):
     assert (found.returncode, found.stderr) == (0, "")
     table = shown(fleet, found.stdout)
     assert table["worker pairs"][0] == "5"
-    assert table["worker pairs"][1].startswith("6 days, 0:")
-    assert table["worker pairs"][1].endswith("14 days, 0:00:00")
+    assert table["worker pairs"][1].split() == ["6", "d", "14", "d"]
     assert table["worker pairs.interactive"][0] == "1"
     assert table["worker pairs.retry.5s"][0] == "0"
     assert not any(name.startswith("sink") for name in table)

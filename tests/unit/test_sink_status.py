@@ -51,7 +51,7 @@ def test_a_rate_needs_rows_and_time():
 
 def test_a_job_is_described_with_its_reasons_and_models():
     assert describe(STATUS).splitlines() == [
-        "job sunday: closed",
+        "job sunday: closed, 10 outcomes are still to come",
         "rows in                        1,020",
         "published                      1,020",
         "scored                         1,000",
@@ -63,8 +63,26 @@ def test_a_job_is_described_with_its_reasons_and_models():
         "source                  challenge_set.csv",
         "model                   m (1,008 rows)",
         "model                   n (2 rows)",
+        "begun                   2026-01-02 03:04:05 UTC",
+        "last stored             2026-01-02 03:05:46 UTC",
         "result                  not yet",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (replace(STATUS, state="open", rows=None), "open, rows are still being published"),
+        (replace(STATUS, rows=1_011), "closed, 1 outcome is still to come"),
+        (
+            replace(STATUS, rows=1_010),
+            "closed, every outcome is stored, the result is about to be written",
+        ),
+        (replace(STATUS, state="complete", rows=1_010, result="here"), "complete"),
+    ],
+)
+def test_a_job_says_what_it_waits_for(status, said):
+    assert describe(status).splitlines()[0] == f"job sunday: {said}"
 
 
 def test_a_job_for_programs_has_everything():
@@ -109,6 +127,21 @@ def test_the_table_has_a_line_for_each_job(results):
     assert len({line.index("closed" if "closed" in line else "open") for line in lines[:2]}) == 1
 
 
+def test_a_terminal_gets_the_columns_that_it_has_room_for(results):
+    def shown(width: int) -> list[str]:
+        text = show_status(StoreSettings(results=str(results)), None, as_json=False, width=width)
+        return text.splitlines()
+
+    head, *lines = shown(63)
+    assert head.split() == ["JOB", "STATE", "ROWS", "PUBLISHED", "SCORED", "FAILED", "MISSING"]
+    assert max(map(len, [head, *lines[:2]])) <= 63
+    assert lines[2] == "no room for RESULT, ROWS/S: `python -m sink status JOB` shows them"
+    narrowest = shown(10)[0].split()
+    assert narrowest == ["JOB", "STATE", "ROWS", "SCORED", "FAILED", "MISSING"]
+    assert shown(200)[0].endswith("RESULT")
+    assert not any("no room" in line for line in shown(200))
+
+
 def test_the_command_prints_json(results, capsys):
     assert main(["status", "--json", "--results", str(results)]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -121,7 +154,7 @@ def test_the_command_prints_json(results, capsys):
 def test_the_folder_that_was_named_is_shown(results, capsys, monkeypatch):
     monkeypatch.setenv("PAIRSCORE_POSTGRES_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     assert main(["status", "first", "--results", str(results)]) == 0
-    assert capsys.readouterr().out.startswith("job first: closed\n")
+    assert capsys.readouterr().out.startswith("job first: closed, every outcome")
 
 
 def test_an_empty_store_says_so(tmp_path, capsys):
