@@ -10,7 +10,7 @@ HEADERS: Final = {
     "pairscore.topic": "topic that the record was on",
     "pairscore.partition": "its partition there",
     "pairscore.offset": "its offset there",
-    "pairscore.timestamp": "its timestamp there, milliseconds since 1970; -1 where it had none",
+    "pairscore.timestamp": "its timestamp there, milliseconds since 1970; 0 where it had none",
     "pairscore.worker": "id of the worker that found it",
     "pairscore.size": "bytes of the whole value, of which the first are kept where it was too long",
 }

@@ -1,11 +1,19 @@
 """How a service is asked to end, and how long it may take over it."""
 
+import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Final
+
+EXIT_LATE: Final = 3
+
+_log = logging.getLogger(__name__)
+_FOREVER_SECONDS: Final = 3600.0
 
 
 class Deadline:
@@ -44,10 +52,18 @@ class StopSignal:
         # ever. Of the queues, only this one may be put to by a handler at any moment.
         self._wake: SimpleQueue[None] = SimpleQueue()
 
-    def install(self) -> None:
-        """Take SIGTERM and SIGINT; only the main thread can."""
+    def install(self, grace: float | None = None) -> None:
+        """Take SIGTERM and SIGINT; only the main thread can.
+
+        A process that has not ended `grace` seconds after it was asked to is ended with
+        `EXIT_LATE`, whatever it hangs in: for one whose work is safe at any moment.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        if grace is not None:
+            threading.Thread(
+                target=self._enforce, args=(grace,), name="shutdown", daemon=True
+            ).start()
 
     @property
     def asked(self) -> bool:
@@ -73,6 +89,17 @@ class StopSignal:
                 return self._asked
             self._wake.put(None)  # for the next one who waits
         return True
+
+    def _enforce(self, grace: float) -> None:
+        while not self.wait(_FOREVER_SECONDS):
+            pass
+        time.sleep(grace)
+        _log.critical(
+            "not ended %.0f s after being asked to, as if Kafka were away; what is not committed "
+            "is left to others",
+            grace,
+        )
+        os._exit(EXIT_LATE)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._number is not None:

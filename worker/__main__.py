@@ -26,7 +26,7 @@ from worker.backpressure import Backpressure
 from worker.identity import worker_identity
 from worker.intake import Intake
 from worker.ledger import Ledger
-from worker.loop import Pace, Parts, Worker, pause_and_resume
+from worker.loop import LAST_SECONDS, Pace, Parts, Worker, pause_and_resume
 from worker.meter import Meter
 from worker.parking import Parking
 from worker.publication import Publication, Publisher
@@ -34,6 +34,7 @@ from worker.scoring import Scorer, Scoring
 from worker.transactions import Transactions
 
 GROUP: Final = "worker"
+_SCORER_SECONDS: Final = 240.0
 _log = logging.getLogger(__name__)
 _READING: Final = {
     "enable.partition.eof": True,
@@ -72,7 +73,7 @@ def _main(options: dict[str, str | None]) -> int:
         names["worker", "id"] = "--id"
     settings = read_service_settings(WorkerSettings, overrides, option_names=names)
     stop = StopSignal()
-    stop.install()
+    stop.install(settings.worker.shutdown_seconds + LAST_SECONDS)
     configure_logging(settings.telemetry, "worker")
     run(settings, stop)
     return 0
@@ -107,7 +108,8 @@ def run(
         stack.enter_context(serving(settings.telemetry, metrics, health))
         # Before it joins: partitions should not wait for a model that is being loaded.
         health.ready(False, "loading the model")
-        scorer = (make_scorer or _load)(_of_one_attempt(settings))
+        own = _of_one_attempt(settings)
+        scorer = (make_scorer or _load)(own)
         stack.callback(scorer.close)
         meter.model(_describe(scorer))
         health.ready(False, "no partitions are assigned")
@@ -119,7 +121,10 @@ def run(
             transactions=make_transactions(producer, consumer),
             ledger=ledger or Ledger(),
             scoring=Scoring(
-                scorer, least=4 * settings.fetch.concurrency, most=settings.worker.in_flight
+                scorer,
+                least=4 * settings.fetch.concurrency,
+                most=settings.worker.in_flight,
+                patience=_patience(own),
             ),
             parking=Parking(),
             backpressure=Backpressure(
@@ -173,6 +178,14 @@ def _of_one_attempt(settings: WorkerSettings) -> Settings:
         patience = fetch.queue_timeout or fetch.timeout
         own["fetch"] = fetch.model_copy(update={"attempts": 1, "queue_timeout": patience})
     return Settings.model_construct(**own)
+
+
+def _patience(own: Settings) -> float | None:
+    """How long a row may be in the scorer; None where it may wait for its host without end."""
+    fetch = own.fetch
+    if fetch.queue_timeout is None or fetch.attempts > 1:
+        return None
+    return fetch.queue_timeout + fetch.timeout + _SCORER_SECONDS
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ waits for scoring: a full window pauses partitions, and polling goes on.
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -18,12 +18,17 @@ from shared.shutdown import Deadline
 from shared.topics import Topics
 from worker.backpressure import Backpressure
 from worker.intake import Intake, Malformed, ToScore, timestamp
-from worker.ledger import Ledger, Partition, Plan
+from worker.ledger import Ledger, Partition
+from worker.membership import Membership
 from worker.meter import Meter
+from worker.offsets import Offsets
 from worker.parking import Parking
 from worker.publication import Kind, Publication, Publisher
 from worker.scoring import Scoring, Task
 from worker.transactions import Aborted, Fatal, Transactions
+
+LAST_SECONDS: Final = 4.0
+"""What publishing the last outcomes may take beyond the time for ending."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +36,11 @@ _READ_AT_ONCE: Final = 1_000
 _MS: Final = 1e-3
 _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
+_PREPARE_SECONDS: Final = 20.0
 # librdkafka may take 30 s over one step, whatever it is told: two of them must not outlast the
 # watchdog.
 _TRANSACTION_SECONDS: Final = 25.0
 _REVOKED_SECONDS: Final = 20.0
-_LAST_SECONDS: Final = 4.0
-_RENEW_SECONDS: Final = 3600.0
-_RENEW_TIMEOUT: Final = 10.0
 _MOST_ABORTS: Final = 20
 _MOST_BACKOFF: Final = 2.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
@@ -110,9 +113,20 @@ class Worker:
         self._wall = wall
         self._published_at = clock()
         self._not_before = 0.0
-        self._renew_at = clock() + _RENEW_SECONDS
         self._aborts = 0
-        self._closing = False
+        self._overdue: Task | None = None
+        self._offsets = Offsets(
+            self._consumer, self._transactions, self._ledger, self._meter, clock
+        )
+        self._membership = Membership(
+            self._consumer,
+            self._ledger,
+            self._parking,
+            self._backpressure,
+            self._offsets,
+            self._meter,
+            publish=lambda partitions: self._publish(_REVOKED_SECONDS, only=partitions),
+        )
 
     def run(self, stop: Signal) -> None:
         """Work until asked to end, then finish what can be finished in time.
@@ -121,22 +135,16 @@ class Worker:
             Fatal: another worker has taken over, or Kafka cannot be worked with.
             ScorerCrashed: a defect in a stage of the scorer.
         """
-        self._transactions.prepare(_TRANSACTION_SECONDS)
-        self._consumer.subscribe(
-            list(self._topics.to_score),
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._lost,
-        )
+        self._transactions.prepare(_PREPARE_SECONDS)
+        self._membership.join(self._topics.to_score)
         while not stop.asked:
             self.step()
         self._drain(Deadline(self._pace.shutdown, self._clock))
-        self._closing = True
-        self._consumer.close()
+        self._membership.leave()
 
     def step(self) -> None:
         """One round: read, collect, hand over, pause or resume, publish."""
-        self._meter.beat()
+        self._beat()
         for message in self._poll():
             self._take(message)
         self._collect()
@@ -150,20 +158,44 @@ class Worker:
         )
         if self._is_due():
             self._publish(_TRANSACTION_SECONDS)
-        if self._clock() >= self._renew_at:
-            self._renew()
+        self._offsets.renew()
         self._meter.show(
             self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
         )
 
-    def _poll(self) -> list[Message]:
+    def _beat(self) -> None:
+        """Say that all goes on; but where a row does not come out of the scorer, it does not.
+
+        The row holds back its partition for ever, so the watchdog is to end the process.
+        """
+        overdue = self._scoring.overdue
+        if overdue is None:
+            self._meter.beat()
+        elif overdue is not self._overdue:
+            record = overdue.record
+            _log.error(
+                "a row does not come out of the scorer, and its partition waits for it: %s "
+                "partition %d, offset %d, job %s, row %d; if that goes on, the process ends",
+                *(*record.partition, record.offset, overdue.pair.job, overdue.pair.row),
+            )
+        self._overdue = overdue
+
+    def _poll(self) -> Iterator[Message]:
+        """Read what is there, up to the room in the window.
+
+        One by one, since `consume` may hand over, after partitions have come, records of the time
+        before.
+        """
         busy = self._scoring.in_flight or self._ledger.unconfirmed > len(self._parking)
-        first = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
-        if first is None:
-            return []
+        message = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
         taken = self._ledger.unconfirmed - len(self._parking)
         room = max(1, min(_READ_AT_ONCE, self._window - taken))
-        return [first, *self._consumer.consume(room, 0)]
+        while message is not None:
+            yield message
+            if room == 0:
+                return
+            room -= 1
+            message = self._consumer.poll(0)
 
     def _take(self, message: Message) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -175,6 +207,10 @@ class Worker:
             return
         partition = (topic, number)
         if partition not in self._ledger:  # revoked within the call that read it
+            return
+        elsewhere = self._offsets.redirect(partition, offset)
+        if elsewhere is not None:
+            self._membership.go_to(partition, elsewhere)
             return
         if error is not None:
             self._ledger.reached(partition, offset)
@@ -256,23 +292,6 @@ class Worker:
         self._published_at = self._clock()
         self._meter.committed(plan, self._published_at - started)
 
-    def _renew(self) -> None:
-        """Commit once more the offsets of partitions where nothing happens.
-
-        Kafka forgets an offset that was committed too long ago (`offsets.retention.minutes`, 7 days
-        by default) as soon as a group of KIP-848 has no members, however lately it had some; the
-        rows would then be scored again.
-        """
-        self._renew_at = self._clock() + _RENEW_SECONDS
-        quiet = [p for p in self._ledger.partitions if not self._ledger.held(p)]
-        try:
-            found = self._consumer.committed([TopicPartition(*p) for p in quiet], _RENEW_TIMEOUT)
-            offsets = {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
-            if offsets:
-                self._transactions.publish(Plan((), offsets), _TRANSACTION_SECONDS)
-        except (KafkaException, Aborted) as error:
-            _log.warning("offsets were not committed again, which has time: %s", error)
-
     def _drain(self, deadline: Deadline) -> None:
         """Finish what is in the scorer, for as long as there is time; begin nothing."""
         _log.info("asked to end: finishing %d rows", self._scoring.in_flight)
@@ -281,40 +300,12 @@ class Worker:
             self._meter.beat()
             self._collect(min(0.1, deadline.left() or 0.001))
             if self._is_due():
-                self._publish(max(_LAST_SECONDS, deadline.left()))
-        last = Deadline(_LAST_SECONDS, self._clock)
+                self._publish(max(LAST_SECONDS, deadline.left()))
+        last = Deadline(LAST_SECONDS, self._clock)
         while self._ledger.plan(1) and not last.passed:
             self._meter.beat()
             self._publish(last.left())
         _log.info("ending: %d rows are left to other workers", self._ledger.unconfirmed)
-
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        for each in partitions:
-            self._ledger.assign((each.topic, each.partition))
-            self._forget_waits((each.topic, each.partition))
-            self._backpressure.renew((each.topic, each.partition))
-        self._meter.rebalanced("assigned", len(self._ledger.partitions))
-
-    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Publish what is finished while the partitions are still ours, then let go of them."""
-        if not self._closing and self._ledger.ready:
-            self._publish(_REVOKED_SECONDS, only={(p.topic, p.partition) for p in partitions})
-        self._leave(partitions, "revoked")
-
-    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Let go of partitions that are somebody else's by now."""
-        self._leave(partitions, "lost")
-
-    def _leave(self, partitions: list[TopicPartition], event: str) -> None:
-        for each in partitions:
-            self._ledger.forget((each.topic, each.partition))
-            self._forget_waits((each.topic, each.partition))
-        self._meter.rebalanced(event, len(self._ledger.partitions))
-
-    def _forget_waits(self, partition: Partition) -> None:
-        self._parking.forget(partition)
-        self._backpressure.forget(partition)
-        self._meter.reached_end(partition)
 
     def _complain(self, error: KafkaError, topic: str | None) -> None:
         if error.fatal():

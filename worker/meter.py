@@ -56,6 +56,10 @@ class Meter:
         seconds = (now - pair.created_at).total_seconds()
         self._metrics.observe(catalogue.WORKER_ROW_SECONDS, max(0.0, seconds))
 
+    def lost_place(self, partition: Partition) -> None:
+        """Kafka no longer has what was to be read next of a partition."""
+        self._metrics.inc(catalogue.WORKER_LOST_PLACES, topic=partition[0])
+
     def dropped(self) -> None:
         """An outcome belongs to somebody else by now."""
         self._metrics.inc(catalogue.WORKER_DROPPED)

@@ -18,6 +18,7 @@ from worker.publication import Publication
 
 HORIZON: Final = 4.0
 _MEASURE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 1.0
 
 
 class Scorer(Protocol):
@@ -37,7 +38,7 @@ class Scorer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """A row to score and the record it came in."""
 
@@ -59,24 +60,44 @@ class Scoring:
         *,
         least: int,
         most: int,
+        patience: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`patience` is how many seconds a row may be in the scorer; None for any."""
         self._scorer = scorer
         self._least = min(least, most)
         self._most = most
         self._limit = self._least
+        self._patience = patience
         self._clock = clock
+        self._looked_at = clock()
+        self._awake = 0.0
         self._measured_at = clock()
         self._counted = 0
         self._urgent: deque[Task] = deque()
         self._others: deque[Task] = deque()
         self._finished: SimpleQueue[tuple[Task, Future[Outcome]]] = SimpleQueue()
-        self._in_flight = 0
+        self._submitted: dict[Task, float] = {}
 
     @property
     def in_flight(self) -> int:
         """How many rows are in the scorer, or have come out and were not collected."""
-        return self._in_flight
+        return len(self._submitted)
+
+    @property
+    def overdue(self) -> Task | None:
+        """The row that has been in the scorer for longest, if that is longer than the patience.
+
+        Time in which the whole process stood still (SIGSTOP) does not count.
+        """
+        now = self._clock()
+        self._awake += min(now - self._looked_at, _LOOK_SECONDS)
+        self._looked_at = now
+        if self._patience is None:
+            return None
+        for task, since in self._submitted.items():
+            return task if self._awake - since > self._patience else None
+        return None
 
     @property
     def waiting(self) -> int:
@@ -94,7 +115,7 @@ class Scoring:
         """
         self._measure()
         for queue in (self._urgent, self._others):
-            while queue and self._in_flight < self._limit:
+            while queue and len(self._submitted) < self._limit:
                 task = queue.popleft()
                 if is_current(task.record):
                     self._submit(task)
@@ -114,7 +135,7 @@ class Scoring:
             while True:
                 task, future = self._finished.get(timeout=seconds) if seconds else self._next()
                 seconds = 0.0
-                self._in_flight -= 1
+                del self._submitted[task]
                 self._counted += 1
                 yield task, future.result()
         except Empty:
@@ -129,7 +150,7 @@ class Scoring:
             self._counted = 0
 
     def _submit(self, task: Task) -> None:
-        self._in_flight += 1
+        self._submitted[task] = self._awake
         future = self._scorer.submit(Pair(task.pair.url, task.pair.caption))
         future.add_done_callback(lambda done: self._finished.put((task, done)))
 

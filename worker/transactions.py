@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pairscore.errors import EnvironmentFault
 from shared.shutdown import Deadline
@@ -46,6 +46,7 @@ class Transactions:
     def __init__(self, producer: Producer, consumer: Consumer) -> None:
         self._producer = producer
         self._consumer = consumer
+        self._failed: KafkaException | None = None
 
     def prepare(self, seconds: float) -> None:
         """Fence whoever had this transactional id, and end what it left open.
@@ -57,7 +58,11 @@ class Transactions:
         try:
             self._patiently(lambda: self._producer.init_transactions(_STEP_SECONDS), deadline)
         except KafkaException as error:
-            raise Fatal(f"transactions cannot be begun: {_said(error)}") from error
+            raise Fatal(
+                f"transactions cannot be begun: {_said(error)}; if the brokers run, see whether "
+                "transaction.state.log.replication.factor and transaction.state.log.min.isr are no "
+                "more than there are brokers"
+            ) from error
 
     def publish(self, plan: Plan[Publication], seconds: float) -> None:
         """Publish a plan; when this returns, it is committed.
@@ -67,16 +72,20 @@ class Transactions:
             Fatal: nobody knows, and Kafka decides; the process must end without confirming.
         """
         deadline = Deadline(seconds)
+        self._failed = None
         try:
             self.begin()
             self.produce(plan.outcomes, deadline)
             self.send_offsets(plan, deadline)
+            self.flush(deadline)
         except KafkaException as error:
-            self._give_up(error, decided=False)
+            self._abort(error)
         try:
             self.commit(deadline)
         except KafkaException as error:
-            self._give_up(error, decided=True)
+            # It may have been committed, whatever librdkafka believes: Kafka tells whoever takes
+            # the transactional id next.
+            raise Fatal(_explain(error.args[0])) from error
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -88,12 +97,16 @@ class Transactions:
             while True:
                 try:
                     self._producer.produce(
-                        each.topic, key=each.key, value=each.value, headers=list(each.headers)
+                        each.topic,
+                        key=each.key,
+                        value=each.value,
+                        headers=list(each.headers),
+                        on_delivery=self._delivered,
                     )
                     break
                 except BufferError:
                     if deadline.passed:
-                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+                        raise _timed_out() from None
                     self._producer.poll(0.1)
 
     def send_offsets(self, plan: Plan[Publication], deadline: Deadline) -> None:
@@ -101,14 +114,36 @@ class Transactions:
         offsets = [TopicPartition(*each, offset) for each, offset in plan.offsets.items()]
         self._patiently(
             lambda: self._producer.send_offsets_to_transaction(
-                offsets, self._consumer.consumer_group_metadata(), _STEP_SECONDS
+                offsets, self._membership(), _STEP_SECONDS
             ),
             deadline,
         )
 
+    def flush(self, deadline: Deadline) -> None:
+        """Wait until Kafka has the messages, so that nothing but the decision is left."""
+        if self._producer.flush(deadline.left()):
+            raise self._failed or _timed_out()
+        if self._failed is not None:
+            raise self._failed
+
     def commit(self, deadline: Deadline) -> None:
         """Make it visible."""
         self._patiently(lambda: self._producer.commit_transaction(_STEP_SECONDS), deadline)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None and self._failed is None:
+            self._failed = KafkaException(error)
+
+    def _membership(self) -> object:
+        """As whom offsets are committed: Kafka refuses those of a member that it has given up.
+
+        Of nobody it takes them from anybody, so an id is needed; a consumer that has lost its own
+        gets a new one only once this thread polls, and is told of what it has lost.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        if not self._consumer.memberid():
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
+        return metadata
 
     def _patiently(self, step: Callable[[], T], deadline: Deadline) -> T:
         """Call again what is worth trying again: a commit whose answer is late may be done."""
@@ -120,17 +155,11 @@ class Transactions:
                 if found.fatal() or not found.retriable() or deadline.passed:
                     raise
 
-    def _give_up(self, error: KafkaException, *, decided: bool) -> NoReturn:
-        """Abort, or end the process where that is not possible.
-
-        Once `decided` to commit, a transaction that ran out of time may be committed: whether it is
-        is Kafka's to say, to whoever takes the transactional id next.
-        """
+    def _abort(self, error: KafkaException) -> NoReturn:
+        """Abort, or end the process where that is not possible."""
         found: KafkaError = error.args[0]
         if found.fatal() or found.code() in _FENCED:
             raise Fatal(_explain(found)) from error
-        if decided and found.retriable() and not found.txn_requires_abort():
-            raise Fatal(f"a transaction could not be ended in time: {found.str()}") from error
         _log.warning("a transaction is aborted: %s", found.str())
         try:
             self._patiently(
@@ -153,3 +182,7 @@ def _explain(error: KafkaError) -> str:
 def _said(error: KafkaException) -> str:
     found: KafkaError = error.args[0]
     return found.str()
+
+
+def _timed_out() -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT))

@@ -113,7 +113,7 @@ WORKER_ROW_SECONDS: Final = Metric(
     buckets=_LONG,
 )
 WORKER_IN_FLIGHT: Final = Metric(
-    "pairscore_worker_in_flight", "gauge", "Rows taken that have no outcome yet."
+    "pairscore_worker_in_flight", "gauge", "Rows that are in the scorer."
 )
 WORKER_UNCONFIRMED: Final = Metric(
     "pairscore_worker_unconfirmed", "gauge", "Rows taken whose outcome is not committed yet."
@@ -139,6 +139,12 @@ WORKER_DROPPED: Final = Metric(
     "pairscore_worker_dropped_outcomes_total",
     "counter",
     "Outcomes dropped because their partition had gone; its new owner has the rows.",
+)
+WORKER_LOST_PLACES: Final = Metric(
+    "pairscore_worker_lost_places_total",
+    "counter",
+    "Partitions where Kafka no longer had what was to be read next; the log says what is missing.",
+    (_TOPIC,),
 )
 WORKER_MODEL: Final = Metric(
     "pairscore_worker_model_info",
@@ -199,6 +205,7 @@ CATALOGUE: Final = (
     WORKER_ASSIGNED,
     WORKER_REBALANCES,
     WORKER_DROPPED,
+    WORKER_LOST_PLACES,
     WORKER_MODEL,
     SINK_ROWS,
     SINK_DUPLICATES,

@@ -23,6 +23,7 @@ from shared.shutdown import Deadline, StopSignal
 from shared.telemetry.logs import configure_logging
 from worker.__main__ import run
 from worker.ledger import Ledger, Plan
+from worker.loop import LAST_SECONDS
 from worker.publication import Publication
 from worker.transactions import Transactions
 
@@ -127,7 +128,7 @@ def main(number: str = "KILL", point: str | None = None, times: str = "0") -> in
     fate = Fate(signal.Signals[f"SIG{number}"], None if point is None else Point(point), int(times))
     settings = read_service_settings(WorkerSettings)
     stop = StopSignal()
-    stop.install()
+    stop.install(settings.worker.shutdown_seconds + LAST_SECONDS)
     configure_logging(settings.telemetry, "worker")
     run(
         settings,

@@ -1,169 +1,27 @@
 """The worker's loop against real Kafka, with a scorer that does what a test tells it to."""
 
 import itertools
-import threading
+import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from queue import SimpleQueue
 
 import pytest
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import OFFSET_END, TopicPartition
 
 from pairscore.errors import PairscoreError
-from pairscore.pair import Failure, Outcome, Pair, Reason, Score
+from pairscore.pair import Reason
 from pairscore.settings import Settings
-from shared.clients import (
-    Connection,
-    connect,
-    end_offsets,
-    make_admin,
-    make_consumer,
-    make_producer,
-)
-from shared.messages import PairMessage, ScoreMessage, decode, key_of
-from shared.settings import KafkaSettings, WorkerSettings
+from shared.clients import make_consumer, make_producer
+from shared.messages import PairMessage, key_of
+from shared.settings import WorkerSettings
 from shared.shutdown import StopSignal
-from shared.topics import Topics, create_topics
 from tests.fetching import wait_until
-from worker import loop
+from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, working
+from worker import offsets
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
 from worker.publication import Publication
-from worker.transactions import Transactions
-
-WITHIN = 30.0
-SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
-PASSING = Failure(Reason.HTTP_ERROR, "503", attempts=1, retryable=True)
-
-
-class Told:
-    """Answers at once with what `answer` gives; keeps the pair until told where that is None."""
-
-    fingerprint = "told"
-
-    def __init__(self, answer: Callable[[Pair], Outcome | None] = lambda _: SCORE) -> None:
-        self.answer = answer
-        self.asked: SimpleQueue[tuple[float, Pair]] = SimpleQueue()
-        self.seen: list[tuple[float, str]] = []
-        self.kept: list[Future[Outcome]] = []
-
-    def submit(self, pair: Pair) -> Future[Outcome]:
-        self.seen.append((time.time(), pair.url))
-        future: Future[Outcome] = Future()
-        outcome = self.answer(pair)
-        if outcome is None:
-            self.kept.append(future)
-        else:
-            future.set_result(outcome)
-        return future
-
-    def close(self) -> None:
-        pass
-
-
-class Fleet:
-    """Topics of one test, and what is on them."""
-
-    def __init__(self, bootstrap: str, prefix: str, **kafka: object) -> None:
-        self.settings = KafkaSettings(
-            bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=3, **kafka
-        )
-        self.topics = Topics.of(self.settings)
-        self.connection = Connection(self.settings)
-        self.admin = make_admin(self.connection)
-        create_topics(self.settings, self.admin, connect(self.connection, self.admin))
-        self.producer = make_producer(self.connection, transactional_id=None)
-
-    def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
-        for row in rows:
-            url = f"http://e.org/{row}.jpg"
-            pair = PairMessage(
-                job="j", row=row, url=url, caption="a", created_at=datetime.now(UTC)
-            ).model_copy(update=changes)
-            self.producer.produce(topic or self.topics.pairs, key=key_of(url), value=pair.encode())
-        self.producer.flush(WITHIN)
-
-    def publish_bytes(self, value: bytes, key: bytes | None = None) -> None:
-        self.producer.produce(self.topics.pairs, key=key, value=value)
-        self.producer.flush(WITHIN)
-
-    def read(self, topic: str) -> list[Message]:
-        """Everything that a read_committed reader sees."""
-        numbers = self.admin.list_topics(topic, timeout=WITHIN).topics[topic].partitions
-        consumer = make_consumer(
-            self.connection, group="test", extra={"enable.partition.eof": True}
-        )
-        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
-        left, found = set(numbers), []
-        while left:
-            message = consumer.poll(WITHIN)
-            assert message is not None
-            if message.error() is None:
-                found.append(message)
-            else:
-                left.discard(message.partition())
-        consumer.close()
-        return found
-
-    def scores(self) -> list[ScoreMessage]:
-        decoded = [
-            decode(ScoreMessage, message.value()) for message in self.read(self.topics.scores)
-        ]
-        scores = [each for each in decoded if isinstance(each, ScoreMessage)]
-        assert len(scores) == len(decoded)
-        return scores
-
-    def rows(self) -> list[int]:
-        return sorted(score.row for score in self.scores())
-
-    def lag(self) -> int:
-        partitions = [(topic, n) for topic in self.topics.to_score for n in range(3)]
-        consumer = make_consumer(self.connection, group=GROUP)
-        committed = consumer.committed([TopicPartition(*each) for each in partitions], WITHIN)
-        consumer.close()
-        ends = end_offsets(self.admin, partitions, committed=True)
-        return sum(ends[c.topic, c.partition] - max(0, c.offset) for c in committed)
-
-
-@contextmanager
-def working(
-    fleet: Fleet,
-    scorer: Told,
-    *,
-    transactions: type[Transactions] = Transactions,
-    **settings: object,
-) -> Iterator[StopSignal]:
-    """A worker in a thread; what ends it is raised on leaving."""
-    options = {
-        "kafka": fleet.settings,
-        "worker": {"id": "w"},
-        "telemetry": {"port": 0},
-        "window": 1_000,
-    }
-    made = WorkerSettings(**(options | settings))  # type: ignore[arg-type]
-    stop = StopSignal()
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            run(made, stop, make_scorer=lambda _: scorer, make_transactions=transactions)
-        except BaseException as error:  # noqa: BLE001 - handed to the test
-            errors.append(error)
-            stop.ask()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield stop
-    finally:
-        stop.ask()
-        thread.join(WITHIN)
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]
+from worker.transactions import Aborted, Transactions
 
 
 @pytest.fixture
@@ -330,7 +188,7 @@ def test_second_worker_of_the_same_id_ends_the_first(fleet):
 
 
 def test_offsets_of_quiet_partitions_are_committed_again(fleet, monkeypatch):
-    monkeypatch.setattr(loop, "_RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(offsets, "_RENEW_SECONDS", 0.3)
     renewed: list[dict[tuple[str, int], int]] = []
 
     class Watched(Transactions):
@@ -365,3 +223,83 @@ def test_settings_of_the_scorer_leave_further_attempts_to_the_tiers(fleet):
     )
     run(settings, stop, make_scorer=make)
     assert (given[0].fetch.attempts, given[0].fetch.queue_timeout) == (1, 7)
+
+
+def test_records_that_kafka_deleted_unread_are_said_to_be_missing(fleet, caplog):
+    fleet.publish(range(30))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(30)) and not fleet.lag(), within=WITHIN)
+    fleet.publish(range(30, 60))
+    ends = [TopicPartition(fleet.topics.pairs, number, OFFSET_END) for number in range(3)]
+    for future in fleet.admin.delete_records(ends).values():
+        future.result(WITHIN)
+    fleet.publish(range(60, 90))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == [*range(30), *range(60, 90)], within=WITHIN)
+    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(said) == 3
+    assert all("are gone from Kafka and were not scored" in line for line in said)
+
+
+def test_place_beyond_the_end_of_a_topic_is_said(fleet, caplog):
+    consumer = make_consumer(fleet.connection, group=GROUP)
+    places = [TopicPartition(fleet.topics.pairs, number, 1_000) for number in range(3)]
+    consumer.commit(offsets=places, asynchronous=False)
+    consumer.close()
+    fleet.publish(range(30))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(30)), within=WITHIN)
+    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(said) == 3
+    assert all("up to offset 1000, and Kafka's records end at" in line for line in said)
+
+
+def test_offsets_are_committed_as_a_member_or_not_at_all(fleet):
+    aborted: list[Aborted] = []
+
+    class AtFirstAsNobody(Transactions):
+        """With the metadata of a consumer that has no id, whose offsets Kafka does not check."""
+
+        def publish(self, plan: Plan[Publication], seconds: float) -> None:
+            member = self._consumer
+            if len(aborted) < 3:
+                self._consumer = make_consumer(fleet.connection, group=GROUP)
+            try:
+                super().publish(plan, seconds)
+            except Aborted as error:
+                aborted.append(error)
+                assert fleet.rows() == []
+                raise
+            finally:
+                self._consumer = member
+
+    fleet.publish(range(10))
+    with working(fleet, Told(), transactions=AtFirstAsNobody):
+        wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
+    assert len(aborted) == 3
+
+
+def test_open_transaction_and_a_rebalance_make_nobody_read_from_the_beginning(fleet):
+    fleet.publish(range(60))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(60)) and not fleet.lag(), within=WITHIN)
+    places = [TopicPartition(fleet.topics.pairs, number) for number in range(3)]
+    nobody = make_consumer(fleet.connection, group=GROUP)
+    open_one = make_producer(fleet.connection, transactional_id="left-open")
+    open_one.init_transactions(WITHIN)
+    open_one.begin_transaction()
+    open_one.send_offsets_to_transaction(
+        nobody.committed(places, WITHIN), nobody.consumer_group_metadata(), WITHIN
+    )
+    nobody.close()
+    fleet.publish(range(60, 90))
+    first, second = Told(), Told()
+    with working(fleet, first):
+        wait_until(lambda: fleet.members() == 1, within=WITHIN)
+        with working(fleet, second, worker={"id": "v"}):
+            wait_until(lambda: fleet.members() == 2, within=WITHIN)
+            time.sleep(2)  # in which the first, left alone, asks for its offsets again
+            open_one.abort_transaction(WITHIN)
+            wait_until(lambda: set(fleet.rows()) == set(range(90)), within=WITHIN)
+    assert fleet.rows() == list(range(90))
+    assert len(first.seen) + len(second.seen) == 30

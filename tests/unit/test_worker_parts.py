@@ -1,5 +1,6 @@
 """The worker's pure parts: what comes of a record, where it waits, and who is paused."""
 
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairscore.pair import Failure, Reason, Score
+from pairscore.pair import Failure, Outcome, Pair, Reason, Score
 from shared.messages import Defect, PairMessage, Rejection, ScoreMessage, decode
 from shared.settings import KafkaSettings
 from shared.telemetry.health import Health
@@ -15,7 +16,7 @@ from shared.telemetry.metrics import Metrics
 from shared.topics import RetryTier
 from worker.backpressure import Backpressure
 from worker.identity import worker_identity
-from worker.ledger import Ledger
+from worker.ledger import Ledger, Record
 from worker.meter import Meter
 from worker.parking import Parking
 from worker.publication import (
@@ -26,6 +27,7 @@ from worker.publication import (
     Publisher,
     next_tier,
 )
+from worker.scoring import Scoring, Task
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PAIR = PairMessage(
@@ -336,3 +338,44 @@ def test_oldest_unread_row_is_told_until_its_partition_is_read_to_the_end():
     meter.reached_end(("pairs", 0))
     meter.reached_end(("pairs", 1))
     assert (oldest("pairs"), oldest("retry")) == (0.0, 1.0)
+
+
+class Silent:
+    fingerprint = "silent"
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Outcome]] = []
+
+    def submit(self, _: Pair) -> Future[Outcome]:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def close(self) -> None:
+        pass
+
+
+def test_row_is_overdue_when_it_has_been_in_the_scorer_for_too_long_of_waking_time():
+    now = [0.0]
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2, patience=10.0, clock=lambda: now[0])
+
+    def let_pass(seconds: int) -> Task | None:
+        for _ in range(seconds):
+            now[0] += 1.0
+            scoring.overdue  # noqa: B018 - the loop looks at it all the time
+        return scoring.overdue
+
+    records: list[Record[Publication]] = [Record(("pairs", 0), 1, n, 10) for n in range(2)]
+    first, second = (Task(record, PAIR) for record in records)
+    scoring.put(first, urgent=False)
+    scoring.submit(lambda _: True)
+    assert let_pass(5) is None
+    now[0] += 3600.0  # the process was stopped
+    scoring.put(second, urgent=False)
+    scoring.submit(lambda _: True)
+    assert let_pass(3) is None
+    assert let_pass(3) is first
+    scorer.futures[0].set_result(SCORE)
+    assert [task for task, _ in scoring.collect()] == [first]
+    assert let_pass(3) is None
+    assert let_pass(3) is second

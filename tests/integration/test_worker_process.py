@@ -1,0 +1,152 @@
+"""The worker as a process: what ends it, how soon, with which exit code and which words."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy import local
+from tests.faults.processes import ROOT, clean_environment
+from tests.fetching import wait_until
+from tests.services import had
+from tests.working import WITHIN, Fleet, Told, working
+
+
+def environment(fleet: Fleet, **more: str) -> Mapping[str, str]:
+    return {
+        **clean_environment(),
+        "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": fleet.settings.bootstrap_servers,
+        "PAIRSCORE_KAFKA__TOPIC_PREFIX": fleet.settings.topic_prefix,
+        "PAIRSCORE_KAFKA__PARTITIONS": "3",
+        "PAIRSCORE_MODEL": "demo",
+        "PAIRSCORE_TELEMETRY__PORT": "0",
+        "PAIRSCORE_WORKER__ID": "w",
+        **more,
+    }
+
+
+def refused(fleet: Fleet, **more: str) -> tuple[int, str]:
+    """The exit code and all that is said by a worker that cannot begin."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        cwd=ROOT,
+        env=environment(fleet, **more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert time.monotonic() - started < 30
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@contextmanager
+def told(fleet: Fleet, seconds: str, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process with a scorer that is told; killed on leaving."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.told_worker", seconds],
+            cwd=ROOT,
+            env=environment(fleet, **more),
+            stderr=file,
+            stdout=file,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def fleet(kafka, topic_prefix):
+    return Fleet(kafka.bootstrap_servers, topic_prefix)
+
+
+def test_address_where_nobody_listens_is_one_line(fleet):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    code, said = refused(fleet, PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
+    assert code == 3
+    assert said.count("\n") == 1, said
+    assert said.startswith(
+        f"worker: setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {address}"
+    )
+
+
+def test_missing_topics_are_one_line_that_says_how_to_create_them(fleet):
+    code, said = refused(fleet, PAIRSCORE_KAFKA__TOPIC_PREFIX="nowhere.")
+    assert code == 3
+    assert said.count("\n") == 1, said
+    assert "nowhere.pairs" in said
+    assert "python -m shared.topics create" in said
+
+
+def test_too_few_partitions_are_one_line_that_names_the_setting(fleet):
+    code, said = refused(fleet, PAIRSCORE_KAFKA__PARTITIONS="12")
+    assert code == 3
+    assert said.count("\n") == 1, said
+    assert "PAIRSCORE_KAFKA__PARTITIONS" in said
+
+
+def test_unknown_setting_is_one_line_that_names_it(fleet):
+    code, said = refused(fleet, PAIRSCORE_WORKER__WINDOWS="12")
+    assert code == 2
+    assert said.count("\n") == 1, said
+    assert "PAIRSCORE_WORKER__WINDOWS" in said
+
+
+def test_row_that_never_comes_out_of_the_scorer_ends_the_worker_and_is_named(fleet, tmp_path):
+    fleet.publish(range(1))
+    patience = {
+        "PAIRSCORE_FETCH__TIMEOUT": "0.5",
+        "PAIRSCORE_FETCH__QUEUE_TIMEOUT": "0.5",
+        "PAIRSCORE_WORKER__STALL_SECONDS": "5",
+    }
+    with told(fleet, "never", tmp_path / "log", **patience) as process:
+        assert process.wait(WITHIN) == 70
+    said = (tmp_path / "log").read_text()
+    assert "does not come out of the scorer" in said
+    assert "offset 0, job j, row 0" in said
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == [0], within=WITHIN)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[local.NativeKafka]:
+    """One that may be killed and made to hang."""
+    with had(local.kafka(native=True)) as kafka:
+        yield kafka
+
+
+@pytest.mark.parametrize("fault", ["killed", "hangs"])
+def test_asked_to_end_while_kafka_is_away_it_ends_soon_and_nothing_is_lost(
+    broker, topic_prefix, tmp_path, fault
+):
+    fleet = Fleet(broker.bootstrap_servers, topic_prefix)
+    fleet.publish(range(200))
+    with told(fleet, "3", tmp_path / "log") as process:
+        wait_until(lambda: fleet.rows() == list(range(200)), within=WITHIN)
+        fleet.publish(range(200, 300))
+        time.sleep(1)  # they are with the scorer, which takes 3 s
+        (broker.kill if fault == "killed" else broker.pause)(1)
+        try:
+            started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+            seconds = time.monotonic() - started
+        finally:
+            (broker.start if fault == "killed" else broker.resume)(1)
+    assert code in {0, 3}, (tmp_path / "log").read_text()
+    assert seconds < 26
+    assert sorted(set(fleet.rows())) == fleet.rows()
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(300)), within=60)

@@ -1,0 +1,163 @@
+"""Workers in this process, on topics of their own, with a scorer that does what it is told."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from confluent_kafka import Message, TopicPartition
+
+from pairscore.pair import Failure, Outcome, Pair, Reason, Score
+from shared.clients import (
+    Connection,
+    connect,
+    end_offsets,
+    make_admin,
+    make_consumer,
+    make_producer,
+)
+from shared.messages import PairMessage, ScoreMessage, decode, key_of
+from shared.settings import KafkaSettings, WorkerSettings
+from shared.shutdown import StopSignal
+from shared.topics import Topics, create_topics
+from worker.__main__ import GROUP, run
+from worker.transactions import Transactions
+
+WITHIN = 30.0
+SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
+PASSING = Failure(Reason.HTTP_ERROR, "503", attempts=1, retryable=True)
+
+
+class Told:
+    """Answers at once with what `answer` gives; keeps the pair until told where that is None."""
+
+    fingerprint = "told"
+
+    def __init__(self, answer: Callable[[Pair], Outcome | None] = lambda _: SCORE) -> None:
+        self.answer = answer
+        self.seen: list[tuple[float, str]] = []
+        self.kept: list[Future[Outcome]] = []
+
+    def submit(self, pair: Pair) -> Future[Outcome]:
+        self.seen.append((time.time(), pair.url))
+        future: Future[Outcome] = Future()
+        outcome = self.answer(pair)
+        if outcome is None:
+            self.kept.append(future)
+        else:
+            future.set_result(outcome)
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+class Fleet:
+    """Topics of one test, and what is on them."""
+
+    def __init__(self, bootstrap: str, prefix: str, **kafka: object) -> None:
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=3, **kafka
+        )
+        self.topics = Topics.of(self.settings)
+        self.connection = Connection(self.settings)
+        self.admin = make_admin(self.connection)
+        create_topics(self.settings, self.admin, connect(self.connection, self.admin))
+        self.producer = make_producer(self.connection, transactional_id=None)
+
+    def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
+        for row in rows:
+            url = f"http://e.org/{row}.jpg"
+            pair = PairMessage(
+                job="j", row=row, url=url, caption="a", created_at=datetime.now(UTC)
+            ).model_copy(update=changes)
+            self.producer.produce(topic or self.topics.pairs, key=key_of(url), value=pair.encode())
+        self.producer.flush(WITHIN)
+
+    def publish_bytes(self, value: bytes, key: bytes | None = None) -> None:
+        self.producer.produce(self.topics.pairs, key=key, value=value)
+        self.producer.flush(WITHIN)
+
+    def read(self, topic: str) -> list[Message]:
+        """Everything that a read_committed reader sees."""
+        numbers = self.admin.list_topics(topic, timeout=WITHIN).topics[topic].partitions
+        consumer = make_consumer(
+            self.connection, group="test", extra={"enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
+        left, found = set(numbers), []
+        while left:
+            message = consumer.poll(WITHIN)
+            assert message is not None
+            if message.error() is None:
+                found.append(message)
+            else:
+                left.discard(message.partition())
+        consumer.close()
+        return found
+
+    def scores(self) -> list[ScoreMessage]:
+        decoded = [
+            decode(ScoreMessage, message.value()) for message in self.read(self.topics.scores)
+        ]
+        scores = [each for each in decoded if isinstance(each, ScoreMessage)]
+        assert len(scores) == len(decoded)
+        return scores
+
+    def rows(self) -> list[int]:
+        return sorted(score.row for score in self.scores())
+
+    def members(self) -> int:
+        """How many workers have partitions."""
+        group = self.settings.topic_prefix + GROUP
+        (described,) = self.admin.describe_consumer_groups([group]).values()
+        members = described.result(WITHIN).members
+        return sum(bool(member.assignment.topic_partitions) for member in members)
+
+    def lag(self) -> int:
+        partitions = [(topic, n) for topic in self.topics.to_score for n in range(3)]
+        consumer = make_consumer(self.connection, group=GROUP)
+        committed = consumer.committed([TopicPartition(*each) for each in partitions], WITHIN)
+        consumer.close()
+        ends = end_offsets(self.admin, partitions, committed=True)
+        return sum(ends[c.topic, c.partition] - max(0, c.offset) for c in committed)
+
+
+@contextmanager
+def working(
+    fleet: Fleet,
+    scorer: Told,
+    *,
+    transactions: type[Transactions] = Transactions,
+    **settings: object,
+) -> Iterator[StopSignal]:
+    """A worker in a thread; what ends it is raised on leaving."""
+    options = {
+        "kafka": fleet.settings,
+        "worker": {"id": "w"},
+        "telemetry": {"port": 0},
+        "window": 1_000,
+    }
+    made = WorkerSettings(**(options | settings))  # type: ignore[arg-type]
+    stop = StopSignal()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(made, stop, make_scorer=lambda _: scorer, make_transactions=transactions)
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            errors.append(error)
+            stop.ask()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.ask()
+        thread.join(WITHIN)
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]
