@@ -1,11 +1,18 @@
 """What every test can rely on."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 pytest_plugins = ["tests.services", "tests.faults.telling"]
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores it, and so would every process that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Once and first: fixtures of whole modules read settings too.
