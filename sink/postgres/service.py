@@ -5,6 +5,7 @@ from typing import Final
 
 from pairscore.errors import SettingsError
 from shared.clients import Connection, connect, make_admin
+from shared.limits import Coordinator, check_coordinators
 from shared.results.postgres import Address
 from shared.settings import SinkSettings
 from shared.topics import Topics, check_topics
@@ -43,7 +44,9 @@ def serve_postgres(settings: SinkSettings) -> int:
         store.begin()
         connection = Connection(settings.kafka)
         admin = make_admin(connection)
-        check_topics(settings.kafka, connect(connection, admin), (topics.scores, topics.jobs))
+        found = connect(connection, admin)
+        check_topics(settings.kafka, found, (topics.scores, topics.jobs))
+        check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
         watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
         with (
             surroundings(settings, NAME) as around,

@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import pytest
+
 from tests.faults.data import Feed
 from tests.faults.fleet import TERM_SECONDS, Fleet, fleet
 from tests.faults.stage import Stage
@@ -50,8 +52,10 @@ def test_workers_asked_to_end_while_rows_come(stage: Stage, tell: Tell) -> None:
         assert set(run.supervisor.exits()) == {0}
 
 
-def test_workers_hang_and_go_on_as_zombies(stage: Stage, tell: Tell) -> None:
-    with fleet(stage, "zombies") as run:
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_workers_hang_and_go_on_as_zombies(stage: Stage, tell: Tell, protocol: str) -> None:
+    settings = {"kafka__group_protocol": protocol}
+    with fleet(stage, f"zombies-{protocol}", settings) as run:
         feed = run.feed()
         run.until_members(3)
         rounds = stage.scale.of(1, 3)
