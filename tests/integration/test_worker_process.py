@@ -133,7 +133,8 @@ def test_asked_to_end_while_kafka_is_away_it_ends_soon_and_nothing_is_lost(
 ):
     fleet = Fleet(broker.bootstrap_servers, topic_prefix)
     fleet.publish(range(200))
-    with told(fleet, "3", tmp_path / "log") as process:
+    ending = {"PAIRSCORE_WORKER__SHUTDOWN_SECONDS": "6"}
+    with told(fleet, "3", tmp_path / "log", **ending) as process:
         wait_until(lambda: fleet.rows() == list(range(200)), within=WITHIN)
         fleet.publish(range(200, 300))
         time.sleep(1)  # they are with the scorer, which takes 3 s
@@ -146,7 +147,6 @@ def test_asked_to_end_while_kafka_is_away_it_ends_soon_and_nothing_is_lost(
         finally:
             (broker.start if fault == "killed" else broker.resume)(1)
     assert code in {0, 3}, (tmp_path / "log").read_text()
-    assert seconds < 26
-    assert sorted(set(fleet.rows())) == fleet.rows()
+    assert seconds < 12
     with working(fleet, Told()):
         wait_until(lambda: fleet.rows() == list(range(300)), within=60)
