@@ -68,10 +68,6 @@ def base_config(connection: Connection) -> Config:
         "logger": connection.logger,
         "log.connection.close": False,
         "reconnect.backoff.max.ms": 2_000,
-        # Otherwise a transactional producer hangs in send_offsets for ever once its only broker was
-        # away: librdkafka drops the broker, and keeps it as coordinator (confluentinc/librdkafka
-        # issue 5511).
-        "metadata.recovery.strategy": "none",
         "socket.connection.setup.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 30_000,
         "allow.auto.create.topics": False,
@@ -147,6 +143,11 @@ def make_producer(
     }
     if transactional_id is not None:
         config.update(REDISCOVERY)
+        # Otherwise one hangs in send_offsets for ever once its only broker was away: librdkafka
+        # drops the broker, and keeps it as coordinator (confluentinc/librdkafka issue 5511). The
+        # price is one that never finds a broker again whose metadata left out all brokers, as they
+        # do that were suspended for 9 s: its transaction fails, and the process starts anew.
+        config["metadata.recovery.strategy"] = "none"
         config["transactional.id"] = settings.topic_prefix + transactional_id
         config["transaction.timeout.ms"] = int(TRANSACTION_SECONDS * 1000)
     return _made(connection, Producer, {**config, **(extra or {})})

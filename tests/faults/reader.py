@@ -118,8 +118,6 @@ def client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
     return {
         "bootstrap.servers": bootstrap_servers,
         "reconnect.backoff.max.ms": 1_000,
-        # Librdkafka hangs in requests to coordinators that it has dropped (its issue 5511).
-        "metadata.recovery.strategy": "none",
         "metadata.max.age.ms": 5_000,
         "connections.max.idle.ms": 10_000,
         "log_level": 0,
