@@ -62,7 +62,9 @@ class Service:
 
     def readiness(self) -> tuple[int, str]:
         """What /readyz answers, status and text; 0 where nothing does."""
-        ports = re.findall(r'"port": (\d+)', self.log.read_text(errors="replace"))
+        # The process itself creates its log, a moment after it was started.
+        said = self.log.read_text(errors="replace") if self.log.exists() else ""
+        ports = re.findall(r'"port": (\d+)', said)
         try:
             url = f"http://127.0.0.1:{ports[-1]}/readyz"
             with urllib.request.urlopen(url, timeout=_ASK_SECONDS) as answer:
