@@ -50,12 +50,19 @@ OVERHEAD_BYTES: Final = 65_536
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
 
-REDISCOVERY: Final = {"metadata.max.age.ms": 5_000, "connections.max.idle.ms": 10_000}
+REDISCOVERY: Final = {
+    "metadata.max.age.ms": 5_000,
+    "connections.max.idle.ms": 10_000,
+    "metadata.recovery.strategy": "none",
+}
 """What a transactional client needs for finding a coordinator again once brokers were down.
 
 Without it, `send_offsets_to_transaction` may wait for ever, whatever its timeout, for a coordinator
 that was dropped from the metadata meanwhile (librdkafka issues 5456 and 5511). With it, what is
-known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed.
+known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed;
+and an only broker that was away is not dropped while it is kept as coordinator. The price is a
+producer that never finds a broker again whose metadata left out all of them, as those do that were
+suspended for 9 s: its transaction fails, and the process starts anew.
 """
 
 
@@ -143,11 +150,6 @@ def make_producer(
     }
     if transactional_id is not None:
         config.update(REDISCOVERY)
-        # Otherwise one hangs in send_offsets for ever once its only broker was away: librdkafka
-        # drops the broker, and keeps it as coordinator (confluentinc/librdkafka issue 5511). The
-        # price is one that never finds a broker again whose metadata left out all brokers, as they
-        # do that were suspended for 9 s: its transaction fails, and the process starts anew.
-        config["metadata.recovery.strategy"] = "none"
         config["transactional.id"] = settings.topic_prefix + transactional_id
         config["transaction.timeout.ms"] = int(TRANSACTION_SECONDS * 1000)
     return _made(connection, Producer, {**config, **(extra or {})})

@@ -3,20 +3,20 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from shared.clients import Connection, end_offsets, make_consumer, make_producer
 from shared.dead_letter import dead_letter_headers
 from shared.messages import Defect, PairMessage, Rejection, key_of
+from tests import commands
 from tests.fetching import wait_until
 from tests.producing import Place
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = commands.ROOT / "scripts"
 WITHIN = 60.0
 THEN = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 
@@ -24,30 +24,18 @@ THEN = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 def run(
     fleet: Place, script: str, *arguments: str, **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / script), *arguments],
-        env=fleet.environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=WITHIN,
-        check=False,
-    )
+    return commands.run(_command(script, arguments), fleet.environment(**more), within=WITHIN)
 
 
-@contextmanager
-def started(fleet: Place, script: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+def started(
+    fleet: Place, script: str, *arguments: str
+) -> "AbstractContextManager[subprocess.Popen[str]]":
     """A script while the block runs, and never longer."""
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPTS / script), *arguments],
-        env=fleet.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return commands.started(_command(script, arguments), fleet.environment())
+
+
+def _command(script: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, str(SCRIPTS / script), *arguments]
 
 
 def row(number: int) -> PairMessage:

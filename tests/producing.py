@@ -18,10 +18,10 @@ from shared.clients import Connection, connect, end_offsets, make_admin, make_co
 from shared.messages import AnyMessage, JobMessage, PairMessage, Rejection, decode
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
+from tests import commands
 from tests.fetching import wait_until
 
 DEADLINE = 60.0
-ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "producer", "csv"]
 
 
@@ -73,15 +73,8 @@ class Place:
 
     def run(self, *arguments: str | Path, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end."""
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            cwd=ROOT,
-            env=self.environment(**more),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        command = [*COMMAND, *map(str, arguments)]
+        return commands.run(command, self.environment(**more), within=DEADLINE)
 
     @contextmanager
     def started(
@@ -92,18 +85,10 @@ class Place:
         **more: str,
     ) -> "Iterator[subprocess.Popen[str]]":
         """The command while the block runs, and never longer."""
-        with subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            cwd=ROOT,
-            env=self.environment(**more),
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+        command = [*COMMAND, *map(str, arguments)]
+        environment = self.environment(**more)
+        with commands.started(command, environment, stdout=stdout, stderr=stderr) as process:
+            yield process
 
     def records(self, topic: str) -> list[Message]:
         """Every committed record of a topic, by partition and offset."""

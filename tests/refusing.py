@@ -1,6 +1,5 @@
 """Services as processes that cannot begin: what they say, with which exit code, and how soon."""
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -8,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.producing import ROOT
+from tests import commands
 
 MOST_SECONDS = 30.0
 
@@ -46,15 +45,8 @@ def services(folder: Path) -> Mapping[str, list[str]]:
 def run(name: str, command: Iterable[str], environment: Mapping[str, str]) -> Ended:
     """Run a service to its end."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=2 * MOST_SECONDS,
-        check=False,
-    )
+    module = [sys.executable, "-m", *command]
+    done = commands.run(module, environment, within=2 * MOST_SECONDS)
     assert done.stdout == ""
     return Ended(name, done.returncode, done.stderr, time.monotonic() - began)
 

@@ -28,6 +28,7 @@ from shared.results.folder import FolderResults
 from shared.results.status import JobStatus
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
+from tests import commands
 from tests.fetching import wait_until
 
 MODEL = "model-one"
@@ -209,14 +210,7 @@ class Place:
 
     def run(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            env=self.environment(**more),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        return commands.run([*COMMAND, *arguments], self.environment(**more), within=DEADLINE)
 
     @contextmanager
     def sink(self, *module: str, **more: str) -> "Iterator[Sink]":

@@ -9,15 +9,11 @@ import sys
 from concurrent.futures import Future
 from threading import Timer
 
-from pairscore.pair import Outcome, Pair, Score
+from pairscore.pair import Outcome, Pair
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
-from shared.shutdown import StopSignal
-from shared.telemetry.logs import configure_logging
+from tests.working import SCORE
 from worker import __main__ as worker
-from worker.loop import LAST_SECONDS
-
-SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
 
 
 class Told:
@@ -43,12 +39,9 @@ class Told:
 def main(seconds: str) -> int:
     """Run until asked to end."""
     settings = read_service_settings(WorkerSettings)
-    stop = StopSignal()
-    stop.install(settings.worker.shutdown_seconds + LAST_SECONDS)
-    configure_logging(settings.telemetry, "worker")
     worker._SCORER_SECONDS = 0.0  # type: ignore[misc]
     told = Told(None if seconds == "never" else float(seconds))
-    worker.run(settings, stop, make_scorer=lambda _: told)
+    worker.run(settings, worker.install(settings), make_scorer=lambda _: told)
     return 0
 
 

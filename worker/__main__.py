@@ -72,11 +72,16 @@ def _main(options: dict[str, str | None]) -> int:
         overrides["worker"] = {"id": options["id"]}
         names["worker", "id"] = "--id"
     settings = read_service_settings(WorkerSettings, overrides, option_names=names)
+    run(settings, install(settings))
+    return 0
+
+
+def install(settings: WorkerSettings) -> StopSignal:
+    """Make a worker's process of this one: what ends it, and where its log goes."""
     stop = StopSignal()
     stop.install(settings.worker.shutdown_seconds + LAST_SECONDS)
     configure_logging(settings.telemetry, "worker")
-    run(settings, stop)
-    return 0
+    return stop
 
 
 def run(

@@ -25,7 +25,7 @@ from worker.offsets import Offsets
 from worker.parking import Parking
 from worker.publication import Kind, Publication, Publisher
 from worker.scoring import Scoring, Task
-from worker.transactions import Aborted, Fatal, Transactions
+from worker.transactions import PUBLISH_SECONDS, Aborted, Fatal, Transactions
 
 LAST_SECONDS: Final = 4.0
 """What publishing the last outcomes may take beyond the time for ending."""
@@ -37,9 +37,6 @@ _MS: Final = 1e-3
 _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
 _PREPARE_SECONDS: Final = 20.0
-# librdkafka may take 30 s over one step, whatever it is told: two of them must not outlast the
-# watchdog.
-_TRANSACTION_SECONDS: Final = 25.0
 _REVOKED_SECONDS: Final = 20.0
 _MOST_ABORTS: Final = 20
 _MOST_BACKOFF: Final = 2.0
@@ -157,7 +154,7 @@ class Worker:
             parked=self._parking.__contains__,
         )
         if self._is_due():
-            self._publish(_TRANSACTION_SECONDS)
+            self._publish(PUBLISH_SECONDS)
         self._offsets.renew()
         self._meter.show(
             self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
@@ -168,7 +165,7 @@ class Worker:
 
         The row holds back its partition for ever, so the watchdog is to end the process.
         """
-        overdue = self._scoring.overdue
+        overdue = self._scoring.overdue()
         if overdue is None:
             self._meter.beat()
         elif overdue is not self._overdue:
@@ -208,9 +205,7 @@ class Worker:
         partition = (topic, number)
         if partition not in self._ledger:  # revoked within the call that read it
             return
-        elsewhere = self._offsets.redirect(partition, offset)
-        if elsewhere is not None:
-            self._membership.go_to(partition, elsewhere)
+        if self._offsets.redirect(partition, offset):
             return
         if error is not None:
             self._ledger.reached(partition, offset)

@@ -50,14 +50,6 @@ class Membership:
             on_lost=self._lost,
         )
 
-    def go_to(self, partition: Partition, offset: int) -> None:
-        """Read a partition, of which nothing was taken yet, from another offset.
-
-        Raises:
-            KafkaException: the consumer cannot; the process must start anew.
-        """
-        self._consumer.seek(TopicPartition(*partition, offset))
-
     def leave(self) -> None:
         """Give all partitions back, without publishing anything more."""
         self._leaving = True

@@ -13,13 +13,12 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.publication import Publication
-from worker.transactions import Aborted, Transactions
+from worker.transactions import PUBLISH_SECONDS, Aborted, Transactions
 
 _log = logging.getLogger(__name__)
 _RENEW_SECONDS: Final = 3600.0
 _ASK_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 2.0
-_TRANSACTION_SECONDS: Final = 25.0
 
 
 class Offsets:
@@ -49,29 +48,26 @@ class Offsets:
         """Take note that it is gone."""
         self._fresh.discard(partition)
 
-    def redirect(self, partition: Partition, begun: int) -> int | None:
-        """Where to read instead of at `begun`, the first offset that was come to; None: go on.
+    def redirect(self, partition: Partition, begun: int) -> bool:
+        """Whether the consumer had to be sent elsewhere than to `begun`, where it came to first.
 
         To be asked at the first record (or the end) of an assignment, before it is used. Librdkafka
         reads a partition from its beginning if it asks for the committed offset while an open
         transaction holds a new one, and other partitions come or go meanwhile; that would publish
-        everything of it again. While Kafka does not say what is committed, the answer is `begun`,
+        everything of it again. While Kafka does not say what is committed, it is sent to `begun`,
         which comes again.
+
+        Raises:
+            KafkaException: the consumer does not go there; the process must start anew.
         """
         if partition not in self._fresh:
-            return None
-        try:
-            committed = self._committed([partition], _LOOK_SECONDS).get(partition)
-            if committed is not None and begun < committed and self._has(partition, committed):
-                _log.info("%s partition %d: from %d on to %d", *partition, begun, committed)
-                return committed
-            if committed is not None and begun > committed:
-                self._say_what_is_missing(partition, committed)
-        except KafkaException as error:
-            _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
-            return begun
-        self._fresh.discard(partition)
-        return None
+            return False
+        elsewhere = self._elsewhere(partition, begun)
+        if elsewhere is None:
+            self._fresh.discard(partition)
+            return False
+        self._consumer.seek(TopicPartition(*partition, elsewhere))
+        return True
 
     def renew(self) -> None:
         """Once an hour, commit again the offsets of partitions where nothing happens.
@@ -87,9 +83,23 @@ class Offsets:
         try:
             offsets = self._committed(quiet, _ASK_SECONDS)
             if offsets:
-                self._transactions.publish(Plan((), offsets), _TRANSACTION_SECONDS)
+                self._transactions.publish(Plan((), offsets), PUBLISH_SECONDS)
         except (KafkaException, Aborted) as error:
             _log.warning("offsets were not committed again, which has time: %s", error)
+
+    def _elsewhere(self, partition: Partition, begun: int) -> int | None:
+        """Where reading has to begin, if that is not at `begun`."""
+        try:
+            committed = self._committed([partition], _LOOK_SECONDS).get(partition)
+            if committed is not None and begun < committed and self._has(partition, committed):
+                _log.info("%s partition %d: from %d on to %d", *partition, begun, committed)
+                return committed
+            if committed is not None and begun > committed:
+                self._say_what_is_missing(partition, committed)
+        except KafkaException as error:
+            _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
+            return begun
+        return None
 
     def _has(self, partition: Partition, committed: int) -> bool:
         """Whether Kafka's records go as far as the group has read."""

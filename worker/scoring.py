@@ -84,11 +84,11 @@ class Scoring:
         """How many rows are in the scorer, or have come out and were not collected."""
         return len(self._submitted)
 
-    @property
     def overdue(self) -> Task | None:
         """The row that has been in the scorer for longest, if that is longer than the patience.
 
-        Time in which the whole process stood still (SIGSTOP) does not count.
+        To be asked all the time: what lies between two calls counts as a second at most, since the
+        whole process may have stood still (SIGSTOP).
         """
         now = self._clock()
         self._awake += min(now - self._looked_at, _LOOK_SECONDS)

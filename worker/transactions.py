@@ -16,6 +16,13 @@ from shared.shutdown import Deadline
 from worker.ledger import Plan
 from worker.publication import Publication
 
+PUBLISH_SECONDS: Final = 25.0
+"""What a transaction may take.
+
+Librdkafka may take 30 s over one step, whatever it is told: two of them must not outlast the
+watchdog.
+"""
+
 _log = logging.getLogger(__name__)
 _STEP_SECONDS: Final = 10.0
 _FENCED: Final = frozenset(

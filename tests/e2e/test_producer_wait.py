@@ -30,8 +30,9 @@ from shared.results import open_results
 from shared.settings import StoreSettings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
+from tests.commands import ROOT
 from tests.fetching import wait_until
-from tests.producing import ROOT, Place, place, write_set
+from tests.producing import Place, place, write_set
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

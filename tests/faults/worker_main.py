@@ -19,11 +19,9 @@ from confluent_kafka import Consumer, Producer
 
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
-from shared.shutdown import Deadline, StopSignal
-from shared.telemetry.logs import configure_logging
-from worker.__main__ import run
+from shared.shutdown import Deadline
+from worker.__main__ import install, run
 from worker.ledger import Ledger, Plan
-from worker.loop import LAST_SECONDS
 from worker.publication import Publication
 from worker.transactions import Transactions
 
@@ -127,12 +125,9 @@ def main(number: str = "KILL", point: str | None = None, times: str = "0") -> in
     """Run until asked to end, or struck."""
     fate = Fate(signal.Signals[f"SIG{number}"], None if point is None else Point(point), int(times))
     settings = read_service_settings(WorkerSettings)
-    stop = StopSignal()
-    stop.install(settings.worker.shutdown_seconds + LAST_SECONDS)
-    configure_logging(settings.telemetry, "worker")
     run(
         settings,
-        stop,
+        install(settings),
         make_transactions=lambda producer, consumer: FatedTransactions(producer, consumer, fate),
         ledger=FatedLedger(fate),
     )

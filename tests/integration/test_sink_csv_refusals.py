@@ -12,7 +12,7 @@ import pytest
 
 from shared.results.folder import FolderResults
 from tests.fetching import wait_until
-from tests.sinking import DEADLINE, Place, get, place, plain_job
+from tests.sinking import DEADLINE, Job, Place, get, place, plain_job
 
 
 @pytest.fixture
@@ -100,6 +100,16 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
+@contextmanager
+def too_small_a_disk(where: Place, folder: Path) -> Iterator[tuple[Job, Path]]:
+    """The results are to be on a disk that the outcomes of a job, all published, do not fit on."""
+    job = plain_job("full", 12_000, folder / "in")
+    where.publish([job.begun, *job.scores, job.closed])
+    with disk(folder / "disk", "3m") as small:
+        where.results = small / "results"
+        yield job, small
+
+
 def used(folder: Path) -> int:
     found = os.statvfs(folder)
     return (found.f_blocks - found.f_bfree) * found.f_frsize
@@ -112,10 +122,7 @@ needs_mount = pytest.mark.skipif(
 
 @needs_mount
 def test_a_disk_too_full_to_store_on_is_waited_for_and_nothing_is_lost(where, tmp_path):
-    job = plain_job("full", 12_000, tmp_path / "in")
-    where.publish([job.begun, *job.scores, job.closed])
-    with disk(tmp_path / "disk", "3m") as small:
-        where.results = small / "results"
+    with too_small_a_disk(where, tmp_path) as (job, small):
         with where.sink(PAIRSCORE_SINK__COMMIT_ROWS="1000") as sink:
             wait_until(lambda: sink.said("database or disk is full"), within=DEADLINE)
             complaint = next(line for line in sink.lines if "disk is full" in line["message"])
@@ -137,10 +144,7 @@ def test_a_disk_too_full_to_store_on_is_waited_for_and_nothing_is_lost(where, tm
 
 @needs_mount
 def test_a_sink_that_ends_while_the_disk_is_full_says_what_is_not_stored(where, tmp_path):
-    job = plain_job("full", 12_000, tmp_path / "in")
-    where.publish([job.begun, *job.scores, job.closed])
-    with disk(tmp_path / "disk", "3m") as small:
-        where.results = small / "results"
+    with too_small_a_disk(where, tmp_path) as (job, small):
         with where.sink(PAIRSCORE_SINK__COMMIT_ROWS="1000") as sink:
             wait_until(lambda: sink.said("database or disk is full"), within=DEADLINE)
             assert sink.terminate() == 0

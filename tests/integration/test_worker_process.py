@@ -14,6 +14,7 @@ import pytest
 from deploy import local
 from tests.faults.processes import ROOT, clean_environment
 from tests.fetching import wait_until
+from tests.refusing import Ended, run
 from tests.services import had
 from tests.working import WITHIN, Fleet, Told, working
 
@@ -31,21 +32,8 @@ def environment(fleet: Fleet, **more: str) -> Mapping[str, str]:
     }
 
 
-def refused(fleet: Fleet, **more: str) -> tuple[int, str]:
-    """The exit code and all that is said by a worker that cannot begin."""
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "worker"],
-        cwd=ROOT,
-        env=environment(fleet, **more),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert time.monotonic() - started < 30
-    assert done.stdout == ""
-    return done.returncode, done.stderr
+def refused(fleet: Fleet, **more: str) -> Ended:
+    return run("worker", ["worker"], environment(fleet, **more))
 
 
 @contextmanager
@@ -74,34 +62,30 @@ def fleet(kafka, topic_prefix):
 def test_address_where_nobody_listens_is_one_line(fleet):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    code, said = refused(fleet, PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
-    assert code == 3
-    assert said.count("\n") == 1, said
-    assert said.startswith(
-        f"worker: setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {address}"
+    ended = refused(fleet, PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
+    assert ended.code == 3
+    assert ended.line.startswith(
+        f"setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: no Kafka broker answers at {address}"
     )
 
 
 def test_missing_topics_are_one_line_that_says_how_to_create_them(fleet):
-    code, said = refused(fleet, PAIRSCORE_KAFKA__TOPIC_PREFIX="nowhere.")
-    assert code == 3
-    assert said.count("\n") == 1, said
-    assert "nowhere.pairs" in said
-    assert "python -m shared.topics create" in said
+    ended = refused(fleet, PAIRSCORE_KAFKA__TOPIC_PREFIX="nowhere.")
+    assert ended.code == 3
+    assert "nowhere.pairs" in ended.line
+    assert "python -m shared.topics create" in ended.line
 
 
 def test_too_few_partitions_are_one_line_that_names_the_setting(fleet):
-    code, said = refused(fleet, PAIRSCORE_KAFKA__PARTITIONS="12")
-    assert code == 3
-    assert said.count("\n") == 1, said
-    assert "PAIRSCORE_KAFKA__PARTITIONS" in said
+    ended = refused(fleet, PAIRSCORE_KAFKA__PARTITIONS="12")
+    assert ended.code == 3
+    assert "PAIRSCORE_KAFKA__PARTITIONS" in ended.line
 
 
 def test_unknown_setting_is_one_line_that_names_it(fleet):
-    code, said = refused(fleet, PAIRSCORE_WORKER__WINDOWS="12")
-    assert code == 2
-    assert said.count("\n") == 1, said
-    assert "PAIRSCORE_WORKER__WINDOWS" in said
+    ended = refused(fleet, PAIRSCORE_WORKER__WINDOWS="12")
+    assert ended.code == 2
+    assert "PAIRSCORE_WORKER__WINDOWS" in ended.line
 
 
 def test_row_that_never_comes_out_of_the_scorer_ends_the_worker_and_is_named(fleet, tmp_path):

@@ -362,8 +362,8 @@ def test_row_is_overdue_when_it_has_been_in_the_scorer_for_too_long_of_waking_ti
     def let_pass(seconds: int) -> Task | None:
         for _ in range(seconds):
             now[0] += 1.0
-            scoring.overdue  # noqa: B018 - the loop looks at it all the time
-        return scoring.overdue
+            scoring.overdue()
+        return scoring.overdue()
 
     records: list[Record[Publication]] = [Record(("pairs", 0), 1, n, 10) for n in range(2)]
     first, second = (Task(record, PAIR) for record in records)
