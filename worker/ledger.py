@@ -56,8 +56,8 @@ class Plan(Generic[T]):
 @dataclass(slots=True)
 class _State(Generic[T]):
     epoch: int
-    seen: int = -1  # offset of the latest record
-    end: int | None = None  # a next offset beyond `seen`: what lies between is no record
+    next: int = 0  # what lies below was observed, committed before, or is no record
+    end: int | None = None  # where `next` is beyond the latest record
     ready: deque[Record[T]] = field(default_factory=deque)  # finished, nothing unfinished before
     rest: deque[Record[T]] = field(default_factory=deque)  # the first of them is unfinished
 
@@ -127,6 +127,18 @@ class Ledger(Generic[T]):
             self._unconfirmed -= 1
             self._bytes -= record.size
 
+    def begin(self, partition: Partition, offset: int) -> None:
+        """Say at which offset an assignment begins: what lies below was committed before it."""
+        self._states[partition].next = offset
+
+    def next_offset(self, partition: Partition) -> int:
+        """The lowest offset that may be observed.
+
+        Raises:
+            KeyError: the partition is not assigned.
+        """
+        return self._states[partition].next
+
     def observe(self, partition: Partition, offset: int, size: int = 0) -> Record[T]:
         """Take note of a record that was read.
 
@@ -135,10 +147,10 @@ class Ledger(Generic[T]):
             ValueError: the offset does not rise; going on would publish a row twice.
         """
         state = self._states[partition]
-        if offset <= state.seen:
-            raise ValueError(f"{partition}: offset {offset} after {state.seen}")
+        if offset < state.next:
+            raise ValueError(f"{partition}: offset {offset}, and {state.next} is next")
         record: Record[T] = Record(partition, state.epoch, offset, size)
-        state.seen = offset
+        state.next = offset + 1
         state.end = None
         state.rest.append(record)
         self._unconfirmed += 1
@@ -151,8 +163,8 @@ class Ledger(Generic[T]):
         So that a partition that is read to its end has no lag.
         """
         state = self._states.get(partition)
-        if state is not None and next_offset > state.seen + 1:
-            state.end = next_offset
+        if state is not None and next_offset > state.next:
+            state.next = state.end = next_offset
 
     def resolve(self, record: Record[T], outcome: T) -> bool:
         """Say what came of a record; False if it belongs to an earlier assignment and is dropped.
@@ -214,4 +226,3 @@ class Ledger(Generic[T]):
             self._unconfirmed -= count
             if state.end == plan.offsets[partition]:
                 state.end = None
-                state.seen = max(state.seen, plan.offsets[partition] - 1)

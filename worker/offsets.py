@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.publication import Publication
-from worker.transactions import PUBLISH_SECONDS, Aborted, Transactions
+from worker.transactions import PUBLISH_SECONDS, Aborted, Fatal, Transactions
 
 _log = logging.getLogger(__name__)
 _RENEW_SECONDS: Final = 3600.0
@@ -48,25 +48,32 @@ class Offsets:
         """Take note that it is gone."""
         self._fresh.discard(partition)
 
-    def redirect(self, partition: Partition, begun: int) -> bool:
-        """Whether the consumer had to be sent elsewhere than to `begun`, where it came to first.
+    def redirect(self, partition: Partition, came: int) -> bool:
+        """Whether the consumer had to be sent elsewhere than to `came`, the offset it came to.
 
-        To be asked at the first record (or the end) of an assignment, before it is used. Librdkafka
-        reads a partition from its beginning if it asks for the committed offset while an open
-        transaction holds a new one, and other partitions come or go meanwhile; that would publish
-        everything of it again. While Kafka does not say what is committed, it is sent to `begun`,
-        which comes again.
+        To be asked before a record, or the end of a partition, is used. At the first of an
+        assignment, the committed offset is looked up: librdkafka reads a partition from its
+        beginning if it asks for that offset while an open transaction holds a new one, and other
+        partitions come or go meanwhile. While Kafka does not say what is committed, the consumer is
+        sent to `came`, which comes again. And no offset is used that is below one used before:
+        librdkafka may go back when it pauses partitions for a rebalance.
 
         Raises:
-            KafkaException: the consumer does not go there; the process must start anew.
+            Fatal: the consumer does not go there.
         """
-        if partition not in self._fresh:
-            return False
-        elsewhere = self._elsewhere(partition, begun)
-        if elsewhere is None:
+        if partition in self._fresh:
+            try:
+                self._begin(partition, came)
+            except KafkaException as error:
+                _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
+                self._seek(partition, came)
+                return True
             self._fresh.discard(partition)
+        expected = self._ledger.next_offset(partition)
+        if came >= expected:
             return False
-        self._consumer.seek(TopicPartition(*partition, elsewhere))
+        _log.info("%s partition %d: from offset %d on to %d", *partition, came, expected)
+        self._seek(partition, expected)
         return True
 
     def renew(self) -> None:
@@ -87,19 +94,26 @@ class Offsets:
         except (KafkaException, Aborted) as error:
             _log.warning("offsets were not committed again, which has time: %s", error)
 
-    def _elsewhere(self, partition: Partition, begun: int) -> int | None:
-        """Where reading has to begin, if that is not at `begun`."""
+    def _begin(self, partition: Partition, came: int) -> None:
+        """Begin where the group has got to; where Kafka no longer has that, with what there is."""
+        committed = self._committed([partition], _LOOK_SECONDS).get(partition)
+        if committed is None:
+            return
+        if came > committed:
+            self._say_what_is_missing(partition, committed)
+        elif came < committed and not self._has(partition, committed):
+            return
+        self._ledger.begin(partition, committed)
+
+    def _seek(self, partition: Partition, offset: int) -> None:
         try:
-            committed = self._committed([partition], _LOOK_SECONDS).get(partition)
-            if committed is not None and begun < committed and self._has(partition, committed):
-                _log.info("%s partition %d: from %d on to %d", *partition, begun, committed)
-                return committed
-            if committed is not None and begun > committed:
-                self._say_what_is_missing(partition, committed)
+            self._consumer.seek(TopicPartition(*partition, offset))
         except KafkaException as error:
-            _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
-            return begun
-        return None
+            name, number = partition
+            raise Fatal(
+                f"Kafka: reading {name} partition {number} cannot go on at offset {offset} "
+                f"({error}); the worker must start anew"
+            ) from error
 
     def _has(self, partition: Partition, committed: int) -> bool:
         """Whether Kafka's records go as far as the group has read."""

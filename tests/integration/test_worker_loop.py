@@ -303,3 +303,29 @@ def test_open_transaction_and_a_rebalance_make_nobody_read_from_the_beginning(fl
             wait_until(lambda: set(fleet.rows()) == set(range(90)), within=WITHIN)
     assert fleet.rows() == list(range(90))
     assert len(first.seen) + len(second.seen) == 30
+
+
+def test_consumer_that_goes_back_makes_nobody_score_twice(fleet):
+    """As librdkafka does now and then when a rebalance pauses partitions; here it is made to."""
+    back: list[TopicPartition] = []
+
+    class SentBack(Transactions):
+        """Its consumer is sent to the beginning after the first row, and after the end."""
+
+        def publish(self, plan: Plan[Publication], seconds: float) -> None:
+            super().publish(plan, seconds)
+            if len(back) < 6:
+                places = [TopicPartition(*each, 0) for each in plan.offsets]
+                for place in places:
+                    self._consumer.seek(place)
+                back.extend(places)
+
+    fleet.publish(range(30))
+    scorer = Told()
+    with working(fleet, scorer, transactions=SentBack, worker={"id": "w", "commit_rows": 5}):
+        wait_until(lambda: len(fleet.rows()) >= 30 and not fleet.lag(), within=WITHIN)
+        fleet.publish(range(30, 60))
+        wait_until(lambda: len(fleet.rows()) >= 60 and not fleet.lag(), within=WITHIN)
+    assert fleet.rows() == list(range(60))
+    assert len(scorer.seen) == 60
+    assert len(back) >= 6

@@ -135,8 +135,27 @@ def test_end_of_a_partition_does_not_hide_a_record_after_it(ledger):
 
 def test_offsets_that_do_not_rise_are_refused(ledger):
     ledger.observe(A, 5)
-    with pytest.raises(ValueError, match="offset 5 after 5"):
+    assert ledger.next_offset(A) == 6
+    with pytest.raises(ValueError, match="offset 5, and 6 is next"):
         ledger.observe(A, 5)
+
+
+def test_offsets_below_an_end_that_was_reached_are_refused(ledger):
+    ledger.reached(A, 7)
+    for _ in ("not committed", "committed"):
+        with pytest.raises(ValueError, match="offset 3, and 7 is next"):
+            ledger.observe(A, 3)
+        ledger.confirm(ledger.plan())
+
+
+def test_assignment_begins_where_the_group_has_got_to(ledger):
+    ledger.begin(A, 7)
+    ledger.reached(A, 7)
+    assert not ledger.plan(), "that is committed already"
+    with pytest.raises(ValueError, match="offset 6, and 7 is next"):
+        ledger.observe(A, 6)
+    ledger.assign(A)
+    assert ledger.next_offset(A) == 0
 
 
 def test_second_outcome_is_refused(ledger):
