@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -124,23 +124,25 @@ class Fleet:
             self.group.explain,
         )
 
-    def settle(self, feed: Feed) -> Tally:
+    def settle(self, feed: Feed, *, codes: Collection[int] = (0,)) -> Tally:
         """Close the job, wait until all is done, end everything in order, and count.
 
         Raises:
-            AssertionError: something is not done in time, or does not end as it should.
+            AssertionError: something is not done in time, or a worker that is asked to end does so
+                with another exit code than `codes`.
         """
         feed.close()
-        return self.conclude(feed.job, [feed.row(index) for index in range(feed.published)])
+        rows = [feed.row(index) for index in range(feed.published)]
+        return self.conclude(feed.job, rows, codes=codes)
 
-    def conclude(self, job: str, rows: Sequence[Row]) -> Tally:
+    def conclude(self, job: str, rows: Sequence[Row], *, codes: Collection[int] = (0,)) -> Tally:
         """The same for a job of these rows that is closed."""
         self.until_scored(job, len(rows))
         seconds, group, manifest = self.stage.scale.seconds, self.group, "manifest.json"
         self.supervisor.until(group.is_read, seconds, "rows are left to be read", group.explain)
         self.supervisor.until((self.results / job / manifest).exists, seconds, f"no {manifest}")
         for worker in self.workers:
-            self.supervisor.end(worker, TERM_SECONDS)
+            self.supervisor.end(worker, TERM_SECONDS, codes)
         # Nobody is left who could publish anything: what is there now is all there will be.
         ends = self.scores.ends()
         self.supervisor.until(

@@ -27,7 +27,7 @@ class Scale:
     @property
     def seconds(self) -> float:
         """How long the rows of a scenario may take, faults and all."""
-        return self.of(90, 900)
+        return self.of(180, 900)
 
 
 @dataclass(frozen=True, slots=True)

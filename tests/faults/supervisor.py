@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,11 +137,11 @@ class Supervisor:
             lambda: len(service.exits) > before, _KILL_SECONDS, f"{service.name} did not die"
         )
 
-    def end(self, service: Service, within: float) -> float:
+    def end(self, service: Service, within: float, codes: Collection[int] = (0,)) -> float:
         """Send SIGTERM and wait for a good end; how many seconds it took. It is not started again.
 
         Raises:
-            AssertionError: it did not end in time, or with another exit code than 0.
+            AssertionError: it did not end in time, or with another exit code than `codes`.
         """
         begun = time.monotonic()
         with self._turn:
@@ -151,7 +151,7 @@ class Supervisor:
         self.until(
             lambda: len(service.exits) > before, within, f"{service.name} did not end upon SIGTERM"
         )
-        assert service.exits[-1] == 0, f"{service.name} ended badly\n{self.report()}"
+        assert service.exits[-1] in codes, f"{service.name} ended badly\n{self.report()}"
         return time.monotonic() - begun
 
     def until(

@@ -16,6 +16,8 @@ Tell = Callable[[object], None]
 
 _CAUGHT_UP_SECONDS: Final = 90.0
 _ASK_SECONDS: Final = 5.0
+_AFTER_OUTAGES: Final = frozenset({0, 3, 70})
+"""A worker that librdkafka still holds up in a transaction ends in time, though not in order."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_broker_that_cannot_be_reached(
         feed.complete(stage.scale.rows)
         run.supervisor.pause(seconds)
         one.resume(1) if how == "hangs" else one.start(1)
-        tally = run.settle(feed)
+        tally = run.settle(feed, codes=_AFTER_OUTAGES)
         tell(f"{tally}; {seconds} s, exits {dict(run.supervisor.exits())}")
         tally.check()
 
@@ -69,7 +71,7 @@ def test_each_of_three_brokers_is_restarted_hard(
                 lambda: is_whole(run), _CAUGHT_UP_SECONDS, "brokers have not caught up"
             )
         feed.complete(stage.scale.rows)
-        tally = run.settle(feed)
+        tally = run.settle(feed, codes=_AFTER_OUTAGES)
         tell(f"{tally}; {len(nodes)} SIGKILLs, exits {dict(run.supervisor.exits())}")
         tally.check()
 
