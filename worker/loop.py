@@ -38,7 +38,7 @@ _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
-_MOST_ABORTS: Final = 20
+_MOST_FAILING_SECONDS: Final = 45.0
 _MOST_BACKOFF: Final = 2.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
@@ -111,6 +111,7 @@ class Worker:
         self._published_at = clock()
         self._not_before = 0.0
         self._aborts = 0
+        self._failing_since: float | None = None
         self._overdue: Task | None = None
         self._offsets = Offsets(
             self._consumer, self._transactions, self._ledger, self._meter, clock
@@ -275,17 +276,27 @@ class Worker:
         try:
             self._transactions.publish(plan, seconds)
         except Aborted as error:
-            self._aborts += 1
-            self._meter.aborted()
-            if self._aborts >= _MOST_ABORTS:
-                raise Fatal(f"{self._aborts} transactions in a row were aborted: {error}") from None
-            backoff = min(_MOST_BACKOFF, 0.05 * 2**self._aborts)
-            self._not_before = self._clock() + backoff
+            self._put_off(error, started)
             return
         self._ledger.confirm(plan)
         self._aborts = 0
+        self._failing_since = None
         self._published_at = self._clock()
         self._meter.committed(plan, self._published_at - started)
+
+    def _put_off(self, error: Aborted, started: float) -> None:
+        """Try the transaction again in a while; but a client may never find its brokers again."""
+        now = self._clock()
+        self._aborts += 1
+        self._failing_since = started if self._failing_since is None else self._failing_since
+        self._meter.aborted()
+        failing = now - self._failing_since
+        if failing >= _MOST_FAILING_SECONDS:
+            raise Fatal(
+                f"Kafka: no transaction could be committed for {failing:.0f} s, the last because: "
+                f"{error}; the worker must start anew"
+            )
+        self._not_before = now + min(_MOST_BACKOFF, 0.05 * 2**self._aborts)
 
     def _drain(self, deadline: Deadline) -> None:
         """Finish what is in the scorer, for as long as there is time; begin nothing."""

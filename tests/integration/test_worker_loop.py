@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from pairscore.errors import PairscoreError
 from pairscore.pair import Reason
@@ -14,14 +14,14 @@ from pairscore.settings import Settings
 from shared.clients import make_consumer, make_producer
 from shared.messages import PairMessage, key_of
 from shared.settings import WorkerSettings
-from shared.shutdown import StopSignal
+from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
 from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, working
-from worker import offsets
+from worker import loop, offsets
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
 from worker.publication import Publication
-from worker.transactions import Aborted, Transactions
+from worker.transactions import Aborted, Fatal, Transactions
 
 
 @pytest.fixture
@@ -185,6 +185,28 @@ def test_second_worker_of_the_same_id_ends_the_first(fleet):
             wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
             with working(fleet, second):
                 wait_until(lambda: publish_until(stop), within=WITHIN)
+
+
+def test_worker_that_cannot_commit_for_long_ends(fleet, monkeypatch):
+    """As when its client, after an outage, never finds a broker again."""
+    monkeypatch.setattr(loop, "_MOST_FAILING_SECONDS", 2.0)
+    failures = itertools.count()
+
+    class Failing(Transactions):
+        def flush(self, deadline: Deadline) -> None:
+            super().flush(deadline)
+            if fleet.rows():
+                next(failures)
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    fleet.publish(range(10))
+    with pytest.raises(Fatal, match=r"no transaction .* for \d+ s, .*Timed out.* start anew"):  # noqa: PT012, SIM117
+        with working(fleet, Told(), transactions=Failing) as stop:
+            wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
+            fleet.publish(range(10, 20))
+            wait_until(lambda: stop.asked, within=WITHIN)
+    assert next(failures) > 1, "it was tried again before"
+    assert fleet.rows() == list(range(10))
 
 
 def test_offsets_of_quiet_partitions_are_committed_again(fleet, monkeypatch):
