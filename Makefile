@@ -33,7 +33,7 @@ score: $(READY) ## Score a file: make score CSV=challenge_set.csv [ARGS="--model
 	@$(BIN)/pairscore score "$(CSV)" $(ARGS)
 
 test: $(READY) ## Run all tests, JOBS files at a time (most of it is waiting), with coverage
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/faults \
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/faults \
 	  --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 	@$(BIN)/python -m pytest tests/faults
 

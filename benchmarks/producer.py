@@ -19,7 +19,8 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from shared.clients import Connection, connect, make_admin, make_consumer
+from shared.clients import connect, make_admin, make_consumer
+from shared.connection import Connection
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
 

@@ -23,7 +23,8 @@ from typing import Final
 import psutil
 
 from pairscore.pair import Score
-from shared.clients import Connection, connect, make_admin, make_producer
+from shared.clients import connect, make_admin, make_producer
+from shared.connection import Connection
 from shared.messages import (
     CsvFormat,
     JobMessage,

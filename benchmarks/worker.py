@@ -25,7 +25,8 @@ import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from shared.clients import Connection, connect, end_offsets, make_admin, make_consumer
+from shared.clients import connect, end_offsets, make_admin, make_consumer
+from shared.connection import Connection
 from shared.messages import PairMessage, key_of
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics

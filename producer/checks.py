@@ -9,7 +9,8 @@ from pairscore.csv_file import Survey, open_source
 from pairscore.errors import InputError
 from producer.encoding import RowEncoder, most_bytes
 from producer.job import CsvJob
-from shared.clients import OVERHEAD_BYTES, Connection, connect
+from shared.clients import OVERHEAD_BYTES, connect
+from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
 from shared.topics import MAX_BYTES, Topics, check_topics

@@ -23,7 +23,8 @@ from producer.publication import Publication, Published
 from producer.pulse import Pulse
 from producer.transactions import Transactions
 from producer.waiting import Waiting
-from shared.clients import Connection, make_admin
+from shared.clients import make_admin
+from shared.connection import Connection
 from shared.results import JobStatus, open_results
 from shared.settings import ProducerSettings
 from shared.shutdown import StopSignal

@@ -11,7 +11,8 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException, Topi
 from confluent_kafka.admin import AdminClient
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, make_consumer
+from shared.clients import make_consumer
+from shared.connection import Connection
 from shared.shutdown import Deadline
 
 Place: TypeAlias = tuple[str, int]

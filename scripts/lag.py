@@ -24,7 +24,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from pairscore.errors import EnvironmentFault
 from scripts.groups import WORKERS, Place, committed_offsets
 from scripts.tiers import forsaken_tiers
-from shared.clients import Connection, connect, end_offsets, make_admin, make_consumer
+from shared.clients import connect, end_offsets, make_admin, make_consumer
+from shared.connection import Connection
 from shared.service import run_service
 from shared.settings import ServiceSettings, read_service_settings
 from shared.shutdown import Deadline

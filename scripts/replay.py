@@ -20,14 +20,8 @@ from pairscore.errors import EnvironmentFault, InputError
 from scripts.groups import WORKERS, Place, committed_offsets, count_readers
 from scripts.moving import move
 from scripts.tiers import is_tier
-from shared.clients import (
-    Connection,
-    connect,
-    end_offsets,
-    make_admin,
-    make_consumer,
-    make_producer,
-)
+from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.connection import Connection
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
 from shared.topics import Topics

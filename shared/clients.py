@@ -22,20 +22,6 @@ from pairscore import __version__
 from pairscore.errors import SettingsError
 from shared.connection import Connection
 
-__all__ = [
-    "CONNECT_SECONDS",
-    "OVERHEAD_BYTES",
-    "REDISCOVERY",
-    "TRANSACTION_SECONDS",
-    "Connection",
-    "base_config",
-    "connect",
-    "end_offsets",
-    "make_admin",
-    "make_consumer",
-    "make_producer",
-]
-
 Config: TypeAlias = dict[str, Any]
 Client = TypeVar("Client")
 

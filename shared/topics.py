@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
 
 from pairscore.errors import EnvironmentFault, SettingsError
-from shared.clients import OVERHEAD_BYTES, Connection, connect, make_admin
-from shared.connection import describe
+from shared.clients import OVERHEAD_BYTES, connect, make_admin
+from shared.connection import Connection, describe
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
 from shared.shutdown import Deadline

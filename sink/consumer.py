@@ -11,7 +11,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, make_consumer
+from shared.clients import make_consumer
+from shared.connection import Connection, describe
 
 _GONE: Final = frozenset(
     {
@@ -63,9 +64,9 @@ def refuse_what_is_final(
         EnvironmentFault: the topic is gone, or may not be read.
     """
     if error.fatal() or error.code() in _GONE or error.code() in more:
-        raise EnvironmentFault(f"topic {topic} cannot be read any more: {error.str()}")
+        raise EnvironmentFault(f"topic {topic} cannot be read any more: {describe(error)}")
 
 
 def _on_commit(error: KafkaError | None, _partitions: Any) -> None:  # noqa: ANN401
     if error is not None:
-        _log.debug("offsets were not committed: %s", error.str())
+        _log.debug("offsets were not committed: %s", describe(error))

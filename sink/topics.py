@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 
-from shared.clients import Connection, end_offsets
+from shared.clients import end_offsets
+from shared.connection import Connection
 from shared.shutdown import Deadline
 from sink.intake import Place
 from sink.offsets import Range

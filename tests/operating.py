@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from shared.clients import Connection, end_offsets, make_consumer, make_producer
+from shared.clients import end_offsets, make_consumer, make_producer
+from shared.connection import Connection
 from shared.dead_letter import dead_letter_headers
 from shared.messages import Defect, PairMessage, Rejection, key_of
 from tests import commands

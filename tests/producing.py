@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 
 from pairscore.csv_file.records import quote_cell
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, connect, end_offsets, make_admin, make_consumer
+from shared.clients import connect, end_offsets, make_admin, make_consumer
+from shared.connection import Connection
 from shared.messages import AnyMessage, JobMessage, PairMessage, Rejection, decode
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics

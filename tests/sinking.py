@@ -22,7 +22,8 @@ from pairscore.csv_file.layout import malformation
 from pairscore.csv_file.records import Record, quote_cell
 from pairscore.csv_file.source import open_source
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
-from shared.clients import Connection, connect, make_admin, make_producer
+from shared.clients import connect, make_admin, make_producer
+from shared.connection import Connection
 from shared.messages import CsvFormat, JobMessage, JobState, PairMessage, ScoreMessage, key_of
 from shared.results.folder import FolderResults
 from shared.results.status import JobStatus

@@ -10,14 +10,8 @@ from datetime import UTC, datetime
 from confluent_kafka import Message, TopicPartition
 
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
-from shared.clients import (
-    Connection,
-    connect,
-    end_offsets,
-    make_admin,
-    make_consumer,
-    make_producer,
-)
+from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.connection import Connection
 from shared.messages import PairMessage, ScoreMessage, decode, key_of
 from shared.settings import KafkaSettings, WorkerSettings
 from shared.shutdown import StopSignal

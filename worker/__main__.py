@@ -11,7 +11,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, Producer
 
 from pairscore.settings import Settings
-from shared.clients import Connection, connect, make_admin, make_consumer, make_producer
+from shared.clients import connect, make_admin, make_consumer, make_producer
+from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings

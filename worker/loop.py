@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from shared.connection import describe
 from shared.shutdown import Deadline
 from shared.topics import Topics
 from worker.backpressure import Backpressure
@@ -315,13 +316,13 @@ class Worker:
 
     def _complain(self, error: KafkaError, topic: str | None) -> None:
         if error.fatal():
-            raise Fatal(f"Kafka: {error.str()}; the worker must start anew")
+            raise Fatal(f"Kafka: {describe(error)}; the worker must start anew")
         if error.code() in _GONE:
             raise EnvironmentFault(
-                f"topic {topic} cannot be read ({error.str()}); create it with "
+                f"topic {topic} cannot be read ({describe(error)}); create it with "
                 "`python -m shared.topics create`, or see to the rights of this user"
             )
-        _log.warning("kafka: %s", error.str())
+        _log.warning("kafka: %s", describe(error))
 
 
 def pause_and_resume(

@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from shared.connection import describe
 from shared.shutdown import Deadline
 from worker.ledger import Plan
 from worker.publication import Publication
@@ -167,28 +168,29 @@ class Transactions:
         found: KafkaError = error.args[0]
         if found.fatal() or found.code() in _FENCED:
             raise Fatal(_explain(found)) from error
-        _log.warning("a transaction is aborted: %s", found.str())
+        _log.warning("a transaction is aborted: %s", describe(found))
         try:
             self._patiently(
                 lambda: self._producer.abort_transaction(_STEP_SECONDS), Deadline(_STEP_SECONDS)
             )
         except KafkaException as second:
             raise Fatal(_explain(second.args[0])) from second
-        raise Aborted(found.str()) from error
+        raise Aborted(describe(found)) from error
 
 
 def _explain(error: KafkaError) -> str:
+    said = describe(error)
     if error.code() in _FENCED:
         return (
-            f"another worker has taken over, or Kafka has given this one up ({error.str()}); it "
+            f"another worker has taken over, or Kafka has given this one up ({said}); it "
             "must start anew; where two run with one id, set PAIRSCORE_WORKER__ID for each"
         )
-    return f"Kafka: {error.str()}; the worker must start anew"
+    return f"Kafka: {said}; the worker must start anew"
 
 
 def _said(error: KafkaException) -> str:
     found: KafkaError = error.args[0]
-    return found.str()
+    return describe(found)
 
 
 def _timed_out() -> KafkaException:

@@ -13,7 +13,8 @@ from deploy.local.jars import java, kafka_jars
 from deploy.local.native_kafka import NativeKafka
 from deploy.local.ways import How, WayClosed
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection, connect, make_admin
+from shared.clients import connect, make_admin
+from shared.connection import Connection
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from shared.clients import Connection, connect, make_admin
+from shared.clients import connect, make_admin
+from shared.connection import Connection
 from shared.settings import SinkSettings
 from shared.topics import Topics, check_topics
 from sink.csv.finish import Finisher

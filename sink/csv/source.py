@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection
+from shared.connection import Connection, describe
 from shared.topics import Topics
 from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
@@ -122,7 +122,9 @@ class AssignedSource:
             place = (topic, partition)
             self._read_from([place], {place: self._position(place)})
         else:
-            _log.warning("kafka: %s", error.str(), extra={"topic": topic, "partition": partition})
+            _log.warning(
+                "kafka: %s", describe(error), extra={"topic": topic, "partition": partition}
+            )
 
     def _read_from(self, places: Sequence[Place], stored: Mapping[Place, int]) -> None:
         """Read these partitions after what is stored of them, and the others as before."""

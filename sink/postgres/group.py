@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import Connection
+from shared.connection import Connection, describe
 from shared.topics import Topics
 from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
@@ -138,7 +138,7 @@ class GroupSource:
                 f"{place[0]} partition {place[1]}: the records that were to be read next are gone "
                 "from Kafka; start the sink again, and it goes on with those that there are"
             )
-        _log.warning("kafka: %s", error.str(), extra={"topic": place[0]})
+        _log.warning("kafka: %s", describe(error), extra={"topic": place[0]})
         return False
 
     def _read(self, records: Sequence[Message]) -> None:

@@ -4,7 +4,8 @@ from contextlib import closing
 from typing import Final
 
 from pairscore.errors import SettingsError
-from shared.clients import Connection, connect, make_admin
+from shared.clients import connect, make_admin
+from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators
 from shared.results.postgres import Address
 from shared.settings import SinkSettings

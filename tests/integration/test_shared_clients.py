@@ -12,15 +12,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from deploy.local import Kafka
 from pairscore.errors import EnvironmentFault
-from shared.clients import (
-    Connection,
-    connect,
-    end_offsets,
-    make_admin,
-    make_consumer,
-    make_producer,
-)
-from shared.connection import describe
+from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.connection import Connection, describe
 from shared.messages import key_of
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics

@@ -13,7 +13,8 @@ from deploy.local.broker import behaviour, listeners
 from deploy.local.ports import free_ports
 from pairscore.errors import EnvironmentFault
 from producer import transactions as producer_transactions
-from shared.clients import Connection, connect, make_admin, make_producer
+from shared.clients import connect, make_admin, make_producer
+from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
 from tests.producing import Place, place

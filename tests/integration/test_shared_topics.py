@@ -12,7 +12,8 @@ from confluent_kafka.admin import ClusterMetadata, ConfigResource, ResourceType
 
 from deploy.local import Kafka
 from pairscore.errors import EnvironmentFault, SettingsError
-from shared.clients import Connection, connect, make_admin
+from shared.clients import connect, make_admin
+from shared.connection import Connection
 from shared.settings import KafkaSettings
 from shared.topics import Topics, check_topics, create_topics, specs
 from tests.fetching import wait_until

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairscore.errors import SettingsError
-from shared.clients import REDISCOVERY, Connection, make_admin, make_consumer, make_producer
+from shared.clients import REDISCOVERY, make_admin, make_consumer, make_producer
+from shared.connection import Connection
 from shared.settings import (
     RESERVED,
     SERVICES,
