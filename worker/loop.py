@@ -272,6 +272,8 @@ class Worker:
         plan = self._ledger.plan(self._pace.rows if only is None else None, only=only)
         if not plan:
             self._published_at = self._clock()
+            if only is None:
+                self._failing_since = None
             return
         started = self._clock()
         try:
