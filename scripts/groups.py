@@ -51,6 +51,9 @@ def committed_offsets(
         while True:
             try:
                 found = consumer.committed(asked, deadline.left())
+                failed = next((place.error for place in found if place.error is not None), None)
+                if failed is not None:
+                    raise KafkaException(failed)
             except KafkaException as error:
                 if error.args[0].code() not in _COMING_UP or deadline.passed:
                     raise

@@ -153,7 +153,7 @@ class Worker:
             records=self._ledger.unconfirmed - len(self._parking),
             size=self._ledger.unconfirmed_bytes - self._parking.size,
             held=self._ledger.held,
-            parked=self._parking.__contains__,
+            parked=lambda each: each in self._parking or self._offsets.waits(each),
         )
         if self._is_due():
             self._publish(PUBLISH_SECONDS)
@@ -264,8 +264,8 @@ class Worker:
         ready = self._ledger.ready
         return idle or ready >= self._pace.rows or now - self._published_at >= self._pace.interval
 
-    def _publish(self, seconds: float, *, only: Collection[Partition] | None = None) -> None:
-        """Publish what is finished; where that is aborted, it stays for the next time.
+    def _publish(self, seconds: float, *, only: Collection[Partition] | None = None) -> bool:
+        """Publish what is finished; False where that is aborted and stays for the next time.
 
         Some of all partitions, or all of those in `only`.
         """
@@ -274,18 +274,19 @@ class Worker:
             self._published_at = self._clock()
             if only is None:
                 self._failing_since = None
-            return
+            return True
         started = self._clock()
         try:
             self._transactions.publish(plan, seconds)
         except Aborted as error:
             self._put_off(error, started)
-            return
+            return False
         self._ledger.confirm(plan)
         self._aborts = 0
         self._failing_since = None
         self._published_at = self._clock()
         self._meter.committed(plan, self._published_at - started)
+        return True
 
     def _put_off(self, error: Aborted, started: float) -> None:
         """Try the transaction again in a while; but a client may never find its brokers again."""
@@ -313,7 +314,8 @@ class Worker:
         last = Deadline(LAST_SECONDS, self._clock)
         while self._ledger.plan(1) and not last.passed:
             self._meter.beat()
-            self._publish(last.left())
+            if not self._publish(last.left()):
+                break  # who has lost the membership does not get it back without polling
         _log.info("ending: %d rows are left to other workers", self._ledger.unconfirmed)
 
     def _complain(self, error: KafkaError, topic: str | None) -> None:

@@ -29,7 +29,7 @@ class Membership:
         offsets: Offsets,
         meter: Meter,
         *,
-        publish: Callable[[Collection[Partition]], None],
+        publish: Callable[[Collection[Partition]], object],
     ) -> None:
         """`publish` publishes what is finished of some partitions."""
         self._consumer = consumer

@@ -18,7 +18,8 @@ from worker.transactions import PUBLISH_SECONDS, Aborted, Fatal, Transactions
 _log = logging.getLogger(__name__)
 _RENEW_SECONDS: Final = 3600.0
 _ASK_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 class Offsets:
@@ -38,7 +39,9 @@ class Offsets:
         self._meter = meter
         self._clock = clock
         self._renew_at = clock() + _RENEW_SECONDS
+        self._ask_at = clock()
         self._fresh: set[Partition] = set()
+        self._waiting: set[Partition] = set()
 
     def expect(self, partition: Partition) -> None:
         """Take note that a partition has come: where reading begins will be looked at."""
@@ -47,6 +50,11 @@ class Offsets:
     def forget(self, partition: Partition) -> None:
         """Take note that it is gone."""
         self._fresh.discard(partition)
+        self._waiting.discard(partition)
+
+    def waits(self, partition: Partition) -> bool:
+        """Whether reading it has no use yet, since Kafka does not say what is committed."""
+        return partition in self._waiting and self._clock() < self._ask_at
 
     def redirect(self, partition: Partition, came: int) -> bool:
         """Whether the consumer had to be sent elsewhere than to `came`, the offset it came to.
@@ -55,26 +63,25 @@ class Offsets:
         assignment, the committed offset is looked up: librdkafka reads a partition from its
         beginning if it asks for that offset while an open transaction holds a new one, and other
         partitions come or go meanwhile. While Kafka does not say what is committed, the consumer is
-        sent to `came`, which comes again. And no offset is used that is below one used before:
-        librdkafka may go back when it pauses partitions for a rebalance.
+        sent to `came`, which comes again. Later, no offset is used that is below one used before:
+        librdkafka may go back when it pauses partitions for a rebalance. What was deleted before it
+        was read is said.
 
         Raises:
-            Fatal: the consumer does not go there.
+            Fatal: Kafka has lost what was read here, or the consumer does not go on there.
         """
-        if partition in self._fresh:
-            try:
-                self._begin(partition, came)
-            except KafkaException as error:
-                _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
-                self._seek(partition, came)
-                return True
-            self._fresh.discard(partition)
+        first = partition in self._fresh
+        if first and not self._begin(partition):
+            self._waiting.add(partition)
+            self._seek(partition, came)
+            return True
         expected = self._ledger.next_offset(partition)
-        if came >= expected:
-            return False
-        _log.info("%s partition %d: from offset %d on to %d", *partition, came, expected)
-        self._seek(partition, expected)
-        return True
+        if came < expected:
+            return self._is_sent_on(partition, came, expected, first=first)
+        if came > expected and not self._is_missing(partition, expected) and first and expected:
+            self._seek(partition, expected)  # once: markers of transactions may lie between
+            return True
+        return False
 
     def renew(self) -> None:
         """Once an hour, commit again the offsets of partitions where nothing happens.
@@ -94,16 +101,61 @@ class Offsets:
         except (KafkaException, Aborted) as error:
             _log.warning("offsets were not committed again, which has time: %s", error)
 
-    def _begin(self, partition: Partition, came: int) -> None:
-        """Begin where the group has got to; where Kafka no longer has that, with what there is."""
-        committed = self._committed([partition], _LOOK_SECONDS).get(partition)
-        if committed is None:
-            return
-        if came > committed:
-            self._say_what_is_missing(partition, committed)
-        elif came < committed and not self._has(partition, committed):
-            return
-        self._ledger.begin(partition, committed)
+    def _begin(self, partition: Partition) -> bool:
+        """Begin where the group has got to; whether that is known.
+
+        Nothing is asked for a while after Kafka did not say, so that the loop goes round.
+        """
+        if self._clock() < self._ask_at:
+            return False
+        try:
+            committed = self._committed([partition], _LOOK_SECONDS).get(partition)
+        except KafkaException as error:
+            _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
+            self._ask_at = self._clock() + _AGAIN_SECONDS
+            return False
+        if committed is not None:
+            self._ledger.begin(partition, committed)
+        self._fresh.discard(partition)
+        self._waiting.discard(partition)
+        return True
+
+    def _is_sent_on(self, partition: Partition, came: int, expected: int, *, first: bool) -> bool:
+        """Send the consumer on to what was not read yet, if Kafka has that."""
+        end = self._end(partition)
+        if end is not None and end < expected:
+            lost = (
+                f"{partition[0]} partition {partition[1]} was read up to offset {expected}, and "
+                f"Kafka's records end at {end}: it has lost some, or the topic was made anew"
+            )
+            if not first:
+                raise Fatal(f"{lost}; the worker must start anew")
+            self._meter.lost_place(partition)
+            _log.error(
+                "%s; what is there now is scored, though it may be for the second time", lost
+            )
+            self._ledger.begin(partition, came)
+            return False
+        _log.info("%s partition %d: from offset %d on to %d", *partition, came, expected)
+        self._seek(partition, expected)
+        return True
+
+    def _is_missing(self, partition: Partition, expected: int) -> bool:
+        """Whether Kafka has deleted what comes next; else only markers of transactions lie there.
+
+        The client knows from its latest fetch where Kafka's records begin.
+        """
+        first, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        if first <= expected:
+            return False
+        self._meter.lost_place(partition)
+        _log.error(
+            "%s partition %d: the records from offset %d to %d are gone from Kafka and were "
+            "not scored; rows of theirs stay without an outcome (`python -m sink status` shows "
+            "their jobs): publish these again, and have Kafka keep records for longer",
+            *(*partition, expected, first - 1),
+        )
+        return True
 
     def _seek(self, partition: Partition, offset: int) -> None:
         try:
@@ -115,39 +167,22 @@ class Offsets:
                 f"({error}); the worker must start anew"
             ) from error
 
-    def _has(self, partition: Partition, committed: int) -> bool:
-        """Whether Kafka's records go as far as the group has read."""
-        _, end = self._bounds(partition)
-        if committed <= end:
-            return True
-        self._meter.lost_place(partition)
-        _log.error(
-            "%s partition %d: the group has read up to offset %d, and Kafka's records end at %d: "
-            "it has lost some, or the topic was made anew; what is there now is scored, though it "
-            "may be for the second time",
-            *(*partition, committed, end),
-        )
-        return False
-
-    def _say_what_is_missing(self, partition: Partition, committed: int) -> None:
-        first, _ = self._bounds(partition)
-        if first > committed:  # else only markers of transactions lie between
-            self._meter.lost_place(partition)
-            _log.error(
-                "%s partition %d: the records from offset %d to %d are gone from Kafka and were "
-                "not scored; rows of theirs stay without an outcome (`python -m sink status` shows "
-                "their jobs): publish these again, and have Kafka keep records for longer",
-                *(*partition, committed, first - 1),
-            )
-
-    def _bounds(self, partition: Partition) -> tuple[int, int]:
-        """The first offset that Kafka has, and the next one that it will give."""
-        low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(*partition), timeout=_LOOK_SECONDS
-        )
-        return low, high
+    def _end(self, partition: Partition) -> int | None:
+        """The next offset that Kafka will give; None where it does not say."""
+        place = TopicPartition(*partition)
+        try:
+            return int(self._consumer.get_watermark_offsets(place, timeout=_LOOK_SECONDS)[1])
+        except KafkaException:
+            return None
 
     def _committed(self, partitions: list[Partition], seconds: float) -> dict[Partition, int]:
-        """The committed offsets, of the partitions that have one."""
+        """The committed offsets, of the partitions that have one.
+
+        Raises:
+            KafkaException: Kafka does not say, of one of them at least.
+        """
         found = self._consumer.committed([TopicPartition(*p) for p in partitions], seconds)
+        failed = next((place.error for place in found if place.error is not None), None)
+        if failed is not None:
+            raise KafkaException(failed)
         return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}

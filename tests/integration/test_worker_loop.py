@@ -1,23 +1,22 @@
 """The worker's loop against real Kafka, with a scorer that does what a test tells it to."""
 
 import itertools
-import logging
 import time
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from pairscore.errors import PairscoreError
 from pairscore.pair import Reason
 from pairscore.settings import Settings
-from shared.clients import make_consumer, make_producer
+from shared.clients import make_consumer
 from shared.messages import PairMessage, key_of
 from shared.settings import WorkerSettings
 from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
 from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, working
-from worker import loop, offsets
+from worker import loop
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
 from worker.publication import Publication
@@ -209,28 +208,6 @@ def test_worker_that_cannot_commit_for_long_ends(fleet, monkeypatch):
     assert fleet.rows() == list(range(10))
 
 
-def test_offsets_of_quiet_partitions_are_committed_again(fleet, monkeypatch):
-    monkeypatch.setattr(offsets, "_RENEW_SECONDS", 0.3)
-    renewed: list[dict[tuple[str, int], int]] = []
-
-    class Watched(Transactions):
-        def publish(self, plan: Plan[Publication], seconds: float) -> None:
-            super().publish(plan, seconds)
-            if not plan.outcomes and len(plan.offsets) > 1:
-                renewed.append(dict(plan.offsets))
-
-    fleet.publish(range(60))
-    ends = {(fleet.topics.pairs, number) for number in range(3)}
-    with working(fleet, Told(), transactions=Watched):
-        wait_until(lambda: fleet.rows() == list(range(60)), within=WITHIN)
-        renewed.clear()
-        wait_until(lambda: len(renewed) >= 2, within=WITHIN)
-    assert ends <= renewed[-1].keys()
-    with working(fleet, second := Told()):
-        wait_until(lambda: fleet.lag() == 0, within=WITHIN)
-    assert second.seen == []
-
-
 def test_settings_of_the_scorer_leave_further_attempts_to_the_tiers(fleet):
     given: list[Settings] = []
 
@@ -245,35 +222,6 @@ def test_settings_of_the_scorer_leave_further_attempts_to_the_tiers(fleet):
     )
     run(settings, stop, make_scorer=make)
     assert (given[0].fetch.attempts, given[0].fetch.queue_timeout) == (1, 7)
-
-
-def test_records_that_kafka_deleted_unread_are_said_to_be_missing(fleet, caplog):
-    fleet.publish(range(30))
-    with working(fleet, Told()):
-        wait_until(lambda: fleet.rows() == list(range(30)) and not fleet.lag(), within=WITHIN)
-    fleet.publish(range(30, 60))
-    ends = [TopicPartition(fleet.topics.pairs, number, OFFSET_END) for number in range(3)]
-    for future in fleet.admin.delete_records(ends).values():
-        future.result(WITHIN)
-    fleet.publish(range(60, 90))
-    with working(fleet, Told()):
-        wait_until(lambda: fleet.rows() == [*range(30), *range(60, 90)], within=WITHIN)
-    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(said) == 3
-    assert all("are gone from Kafka and were not scored" in line for line in said)
-
-
-def test_place_beyond_the_end_of_a_topic_is_said(fleet, caplog):
-    consumer = make_consumer(fleet.connection, group=GROUP)
-    places = [TopicPartition(fleet.topics.pairs, number, 1_000) for number in range(3)]
-    consumer.commit(offsets=places, asynchronous=False)
-    consumer.close()
-    fleet.publish(range(30))
-    with working(fleet, Told()):
-        wait_until(lambda: fleet.rows() == list(range(30)), within=WITHIN)
-    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(said) == 3
-    assert all("up to offset 1000, and Kafka's records end at" in line for line in said)
 
 
 def test_offsets_are_committed_as_a_member_or_not_at_all(fleet):
@@ -299,55 +247,3 @@ def test_offsets_are_committed_as_a_member_or_not_at_all(fleet):
     with working(fleet, Told(), transactions=AtFirstAsNobody):
         wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
     assert len(aborted) == 3
-
-
-def test_open_transaction_and_a_rebalance_make_nobody_read_from_the_beginning(fleet):
-    fleet.publish(range(60))
-    with working(fleet, Told()):
-        wait_until(lambda: fleet.rows() == list(range(60)) and not fleet.lag(), within=WITHIN)
-    places = [TopicPartition(fleet.topics.pairs, number) for number in range(3)]
-    nobody = make_consumer(fleet.connection, group=GROUP)
-    open_one = make_producer(fleet.connection, transactional_id="left-open")
-    open_one.init_transactions(WITHIN)
-    open_one.begin_transaction()
-    open_one.send_offsets_to_transaction(
-        nobody.committed(places, WITHIN), nobody.consumer_group_metadata(), WITHIN
-    )
-    nobody.close()
-    fleet.publish(range(60, 90))
-    first, second = Told(), Told()
-    with working(fleet, first):
-        wait_until(lambda: fleet.members() == 1, within=WITHIN)
-        with working(fleet, second, worker={"id": "v"}):
-            wait_until(lambda: fleet.members() == 2, within=WITHIN)
-            time.sleep(2)  # in which the first, left alone, asks for its offsets again
-            open_one.abort_transaction(WITHIN)
-            wait_until(lambda: set(fleet.rows()) == set(range(90)), within=WITHIN)
-    assert fleet.rows() == list(range(90))
-    assert len(first.seen) + len(second.seen) == 30
-
-
-def test_consumer_that_goes_back_makes_nobody_score_twice(fleet):
-    """As librdkafka does now and then when a rebalance pauses partitions; here it is made to."""
-    back: list[TopicPartition] = []
-
-    class SentBack(Transactions):
-        """Its consumer is sent to the beginning after the first row, and after the end."""
-
-        def publish(self, plan: Plan[Publication], seconds: float) -> None:
-            super().publish(plan, seconds)
-            if len(back) < 6:
-                places = [TopicPartition(*each, 0) for each in plan.offsets]
-                for place in places:
-                    self._consumer.seek(place)
-                back.extend(places)
-
-    fleet.publish(range(30))
-    scorer = Told()
-    with working(fleet, scorer, transactions=SentBack, worker={"id": "w", "commit_rows": 5}):
-        wait_until(lambda: len(fleet.rows()) >= 30 and not fleet.lag(), within=WITHIN)
-        fleet.publish(range(30, 60))
-        wait_until(lambda: len(fleet.rows()) >= 60 and not fleet.lag(), within=WITHIN)
-    assert fleet.rows() == list(range(60))
-    assert len(scorer.seen) == 60
-    assert len(back) >= 6
