@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,8 +82,8 @@ def measure(options: Options) -> dict[str, float]:
             pairs = [(row["url"], row["caption"]) for row in csv.DictReader(options.csv.open())]
             started = _now()
             fill(options.bootstrap, topics.pairs, pairs)
-            _wait_for_rows(admin, partitions, len(pairs))
-            rows, seconds = len(_read(connection, partitions)), _now() - started
+            rows = len(_read_all(connection, admin, partitions, len(pairs)))
+            seconds = _now() - started
         elif options.window is not None:
             _wait_for_all(admin, prefix, options.workers)
             time.sleep(2)
@@ -91,8 +92,8 @@ def measure(options: Options) -> dict[str, float]:
             end, ended = sum(end_offsets(admin, partitions, committed=True).values()), _now()
             rows, seconds = _records(connection, partitions, begin, end), ended - started
         else:
-            _wait_for_rows(admin, partitions, options.rows)
-            rows, seconds = _span(connection, partitions)
+            scores = _read_all(connection, admin, partitions, options.rows)
+            rows, seconds = len(scores), _span(scores)
         usage = [psutil.Process(worker.pid) for worker in workers]
         cpu = sum(sum(each.cpu_times()[:2]) for each in usage)
         peak = max(_peak(worker.pid) for worker in workers)
@@ -143,12 +144,23 @@ def _now() -> float:
     return time.monotonic()
 
 
-def _wait_for_rows(admin: AdminClient, partitions: list[tuple[str, int]], rows: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS + rows / 1_000
+def _read_all(
+    connection: Connection, admin: AdminClient, partitions: list[tuple[str, int]], rows: int
+) -> list[Message]:
+    """Wait for that many scores; the reader comes late, so as not to take the workers' time."""
+    deadline = time.monotonic() + _START_SECONDS + rows / 10
     while sum(end_offsets(admin, partitions, committed=True).values()) < rows:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers do not come to an end")
         time.sleep(0.5)
+    # Not all of these offsets are scores: the end of each transaction has some too.
+    found: list[Message] = []
+    with _reader(connection, partitions) as consumer:
+        while len(found) < rows:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(found):,} scores of {rows:,} rows")
+            found += [m for m in consumer.consume(10_000, 0.1) if m.error() is None]
+    return found
 
 
 def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
@@ -162,10 +174,10 @@ def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
     raise TimeoutError("the workers do not all get partitions")
 
 
-def _span(connection: Connection, partitions: list[tuple[str, int]]) -> tuple[int, float]:
-    """How many scores there are, and the seconds from the first one to the last."""
-    stamps = [message.timestamp()[1] for message in _read(connection, partitions)]
-    return len(stamps), (max(stamps) - min(stamps)) / 1000
+def _span(scores: list[Message]) -> float:
+    """The seconds from the first score to the last."""
+    stamps = [message.timestamp()[1] for message in scores]
+    return (max(stamps) - min(stamps)) / 1000
 
 
 def _records(
@@ -182,20 +194,27 @@ def _ends(connection: Connection, partitions: list[tuple[str, int]]) -> list[int
 
 
 def _read(connection: Connection, partitions: list[tuple[str, int]]) -> list[Message]:
-    consumer: Consumer = make_consumer(
-        connection, group="bench-reader", extra={"enable.partition.eof": True}
-    )
-    consumer.assign([TopicPartition(*each, 0) for each in partitions])
+    """The scores that are there."""
     found: list[Message] = []
     left = set(partitions)
-    while left:
-        for message in consumer.consume(10_000, 0.5):
-            if message.error() is not None:
-                left.discard((str(message.topic()), message.partition() or 0))
-            else:
-                found.append(message)
-    consumer.close()
+    with _reader(connection, partitions) as consumer:
+        while left:
+            for message in consumer.consume(10_000, 0.5):
+                if message.error() is not None:
+                    left.discard((str(message.topic()), message.partition() or 0))
+                else:
+                    found.append(message)
     return found
+
+
+@contextmanager
+def _reader(connection: Connection, partitions: list[tuple[str, int]]) -> Iterator[Consumer]:
+    consumer = make_consumer(connection, group="bench-reader", extra={"enable.partition.eof": True})
+    consumer.assign([TopicPartition(*each, 0) for each in partitions])
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def _peak(pid: int) -> int:

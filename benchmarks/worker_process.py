@@ -13,9 +13,7 @@ from pairscore.pair import Outcome, Pair, Score
 from pairscore.settings import Settings
 from shared.service import run_service
 from shared.settings import WorkerSettings, read_service_settings
-from shared.shutdown import StopSignal
-from shared.telemetry.logs import configure_logging
-from worker.__main__ import run
+from worker.__main__ import install, run
 from worker.scoring import Scorer
 
 _SCORE = Score(
@@ -69,14 +67,11 @@ class Sleepy:
 def main(kind: str) -> int:
     """Run until asked to end."""
     settings = read_service_settings(WorkerSettings)
-    stop = StopSignal()
-    stop.install()
-    configure_logging(settings.telemetry, "worker")
 
     def make(_: Settings) -> Scorer:
         return Instant() if kind == "instant" else Sleepy(float(kind))
 
-    run(settings, stop, make_scorer=make)
+    run(settings, install(settings), make_scorer=make)
     return 0
 
 

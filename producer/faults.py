@@ -5,16 +5,8 @@ from typing import Final
 from confluent_kafka import KafkaError
 
 from pairscore.errors import EnvironmentFault
+from shared.clients import FENCED
 from shared.connection import Connection, describe
-
-FENCED: Final = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-    }
-)
-"""The transactional id is in other hands, or Kafka has given a transaction of its up."""
 
 HOPELESS: Final = frozenset(
     {

@@ -8,9 +8,9 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pairscore.errors import EnvironmentFault
-from producer.faults import FENCED, HOPELESS, explain
+from producer.faults import HOPELESS, explain
 from producer.pulse import Pulse
-from shared.clients import TRANSACTION_SECONDS, make_producer
+from shared.clients import FENCED, TRANSACTION_SECONDS, make_producer
 from shared.connection import Connection, describe
 from shared.limits import without_coordinator
 from shared.shutdown import Deadline

@@ -30,6 +30,16 @@ TRANSACTION_SECONDS: Final = 30.0
 """When a transaction that was left open is given up; Kafka looks every 10 s, readers wait so long.
 """
 
+FENCED: Final = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+"""The transactional id is in other hands, or Kafka has given a transaction of its up."""
+
 OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
 

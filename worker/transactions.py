@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from shared.clients import FENCED
 from shared.connection import describe
 from shared.shutdown import Deadline
 from worker.ledger import Plan
@@ -26,14 +27,6 @@ watchdog.
 
 _log = logging.getLogger(__name__)
 _STEP_SECONDS: Final = 10.0
-_FENCED: Final = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    }
-)
 T = TypeVar("T")
 
 
@@ -166,7 +159,7 @@ class Transactions:
     def _abort(self, error: KafkaException) -> NoReturn:
         """Abort, or end the process where that is not possible."""
         found: KafkaError = error.args[0]
-        if found.fatal() or found.code() in _FENCED:
+        if found.fatal() or found.code() in FENCED:
             raise Fatal(_explain(found)) from error
         _log.warning("a transaction is aborted: %s", describe(found))
         try:
@@ -180,7 +173,7 @@ class Transactions:
 
 def _explain(error: KafkaError) -> str:
     said = describe(error)
-    if error.code() in _FENCED:
+    if error.code() in FENCED:
         return (
             f"another worker has taken over, or Kafka has given this one up ({said}); it "
             "must start anew; where two run with one id, set PAIRSCORE_WORKER__ID for each"

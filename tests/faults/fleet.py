@@ -10,7 +10,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
@@ -26,6 +27,7 @@ from tests.fetching import wait_until
 TERM_SECONDS: Final = 25.0
 """A worker that is asked to end has ended by then."""
 
+_DEFECT: Final = 1
 _KAFKA: Final = "kafka__"
 _MEMBER_SECONDS: Final = 60.0
 _STATUS_SECONDS: Final = 60.0
@@ -106,6 +108,24 @@ class Fleet:
         self.supervisor.until(look, _MEMBER_SECONDS, "no worker is ready", self.group.explain)
         return self.random.choice(found)
 
+    def kill_sink(self) -> None:
+        """SIGKILL it at a random moment of its work, whatever it had to do before."""
+        self.supervisor.until(
+            lambda: self.sink.readiness()[0] == HTTPStatus.OK, _MEMBER_SECONDS, "no sink is ready"
+        )
+        self.pause(1.5)
+        self.supervisor.kill(self.sink)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The next offset of each partition, whatever is committed or not."""
+        self.admin.list_topics(timeout=ASK_SECONDS)  # else it asks for epochs that are over
+        asked = self.admin.list_offsets(
+            {TopicPartition(topic, number): OffsetSpec.latest() for number in range(PARTITIONS)},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=ASK_SECONDS,
+        )
+        return {place.partition: found.result(ASK_SECONDS).offset for place, found in asked.items()}
+
     def until_scored(self, job: str, rows: int) -> None:
         """Wait until that many rows of a job have an outcome."""
         self.supervisor.until(
@@ -144,13 +164,14 @@ class Fleet:
         for worker in self.workers:
             self.supervisor.end(worker, TERM_SECONDS, codes)
         # Nobody is left who could publish anything: what is there now is all there will be.
-        ends = self.scores.ends()
+        ends = self.ends(self.topics.scores)
         self.supervisor.until(
             lambda: self.scores.has_read(ends), _OPEN_SECONDS, "a transaction stays open"
         )
         self.scores.count(job)
         status = self._sink_status()
         self.supervisor.end(self.sink, TERM_SECONDS)
+        assert not self.supervisor.exits()[_DEFECT], self.supervisor.report()
         return count(job, rows, self.scores, self.results, status)
 
     def _sink_status(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 RowId: TypeAlias = tuple[str, int]
 
 _AT_ONCE: Final = 2_000
-_ASK_SECONDS: Final = 10.0
 
 
 class Reader:
@@ -34,15 +33,6 @@ class Reader:
         while messages := self._consumer.consume(_AT_ONCE, 0.05):
             for message in messages:
                 self._take(message)
-
-    def ends(self) -> dict[int, int]:
-        """The next offset of each partition, whatever is committed or not."""
-        return {
-            number: self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=_ASK_SECONDS
-            )[1]
-            for number in self._next
-        }
 
     def has_read(self, ends: dict[int, int]) -> bool:
         """Read on; whether it has come to these offsets.

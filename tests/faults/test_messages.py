@@ -44,7 +44,7 @@ def test_records_that_are_no_rows_go_to_the_dead_letter_topic(stage: Stage, tell
         tally = run.settle(feed)
         with consumer(stage.kafka.bootstrap_servers) as reading:
             letters = Reader(reading, run.topics.dead_letters, PARTITIONS)
-            ends = letters.ends()
+            ends = run.ends(run.topics.dead_letters)
             run.supervisor.until(lambda: letters.has_read(ends), 30.0, "letters are not readable")
         tell(f"{tally}; {len(letters.records)} dead letters of {len(put)}, {kills} SIGKILLs")
         tally.check()

@@ -1,14 +1,11 @@
 """The producer and the sink are killed, and the sink's disk is full."""
 
 import json
-import os
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
+from tests.disks import remount, small_disk
 from tests.faults.data import write_csv
 from tests.faults.fleet import fleet
 from tests.faults.group import PARTITIONS
@@ -31,7 +28,13 @@ def test_producer_killed_while_it_publishes(stage: Stage, tell: Tell, tmp_path: 
             "producer", Command("producer", lambda: arguments, run.environment)
         )
         for _ in range(kills):
-            run.supervisor.pause(run.random.uniform(0.5, 2.5))
+            there = sum(run.ends(run.topics.pairs).values())
+            run.supervisor.until(
+                lambda: sum(run.ends(run.topics.pairs).values()) > there,  # noqa: B023 - called here
+                stage.scale.seconds,
+                "the producer publishes nothing",
+            )
+            run.pause(2.0)
             run.supervisor.kill(producer)
         run.supervisor.until(
             lambda: producer.exits[-1:] == [0], stage.scale.seconds, "not all is published"
@@ -39,7 +42,7 @@ def test_producer_killed_while_it_publishes(stage: Stage, tell: Tell, tmp_path: 
         tally = run.conclude("job", rows)
         with consumer(stage.kafka.bootstrap_servers) as reading:
             pairs = Scores(reading, run.topics.pairs, PARTITIONS)
-            ends = pairs.ends()
+            ends = run.ends(run.topics.pairs)
             run.supervisor.until(lambda: pairs.has_read(ends), 45.0, "pairs cannot be read")
             pairs.count("job")
         tell(f"{tally}; {kills} SIGKILLs of the producer, {len(pairs.records):,} rows on pairs")
@@ -51,40 +54,25 @@ def test_sink_killed_while_it_stores(stage: Stage, tell: Tell) -> None:
     kills = stage.scale.of(8, 50)
     with fleet(stage, "sink", {"sink__commit_interval": "0.1"}) as run:
         feed = run.feed()
-        sink = run.sink
         run.until_members(3)
         for _ in range(kills - 2):
             feed.publish(stage.scale.rows // kills)
-            run.pause(1.5)
-            run.supervisor.kill(sink)
+            run.kill_sink()
         feed.complete(stage.scale.rows)
         feed.close()
         run.until_scored(feed.job, feed.published)
         for _ in range(2):  # when it writes the result, perhaps
-            run.pause(1.5)
-            run.supervisor.kill(sink)
+            run.kill_sink()
         tally = run.settle(feed)
         tell(f"{tally}; {kills} SIGKILLs of the sink")
         tally.check()
 
 
-@pytest.fixture
-def small_disk(stage: Stage, tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that outcomes soon fill."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    size = stage.scale.of(1, 6)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(tmp_path)], check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("file systems cannot be mounted here")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, small_disk: Path) -> None:
-    with fleet(stage, "disk", {"results": str(small_disk / "results")}) as run:
+def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "disk", f"{stage.scale.of(1, 6)}m") as disk,
+        fleet(stage, "disk", {"results": str(disk / "results")}) as run,
+    ):
         feed = run.feed()
         sink = run.sink
         feed.publish(stage.scale.rows)
@@ -93,10 +81,10 @@ def test_sink_whose_disk_is_full(stage: Stage, tell: Tell, small_disk: Path) -> 
         )
         [complaint, *_] = complaints(sink)
         assert "PAIRSCORE_RESULTS" in complaint
-        assert str(small_disk / "results") in complaint
+        assert str(disk / "results") in complaint
         assert sink.readiness()[0] == 503
         run.until_scored(feed.job, feed.published)
-        subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+        remount(disk, "size=200m")
         tally = run.settle(feed)
         tell(f"{tally}; {complaint}")
         tally.check()

@@ -36,9 +36,10 @@ def test_same_file_as_without_a_fleet(stage: Stage, dataset: Dataset, tell: Tell
             "producer", Command("producer", lambda: arguments, run.environment)
         )
         for _ in range(rounds):
-            for victim in (producer, run.victim(), run.sink):
+            for victim in (producer, run.victim()):
                 run.supervisor.pause(run.random.uniform(0.3, 1.3))
                 run.supervisor.kill(victim)
+            run.kill_sink()
         tally = run.conclude("job", rows)
         [result] = (run.results / "job").glob("*.csv")
         assert result.name == "challenge_scored.csv"

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.results.folder import FolderResults
+from tests.disks import remount, small_disk
 from tests.fetching import wait_until
 from tests.sinking import DEADLINE, Job, Place, get, place, plain_job
 
@@ -80,32 +79,11 @@ def test_a_job_that_there_is_not_is_one_line(where):
 
 
 @contextmanager
-def disk(folder: Path, size: str) -> Iterator[Path]:
-    """A small disk of its own."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-
-@contextmanager
 def too_small_a_disk(where: Place, folder: Path) -> Iterator[tuple[Job, Path]]:
     """The results are to be on a disk that the outcomes of a job, all published, do not fit on."""
     job = plain_job("full", 12_000, folder / "in")
     where.publish([job.begun, *job.scores, job.closed])
-    with disk(folder / "disk", "3m") as small:
+    with small_disk(folder / "disk", "3m") as small:
         where.results = small / "results"
         yield job, small
 
@@ -115,12 +93,6 @@ def used(folder: Path) -> int:
     return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
-needs_mount = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk"
-)
-
-
-@needs_mount
 def test_a_disk_too_full_to_store_on_is_waited_for_and_nothing_is_lost(where, tmp_path):
     with too_small_a_disk(where, tmp_path) as (job, small):
         with where.sink(PAIRSCORE_SINK__COMMIT_ROWS="1000") as sink:
@@ -142,7 +114,6 @@ def test_a_disk_too_full_to_store_on_is_waited_for_and_nothing_is_lost(where, tm
         assert FolderResults(where.results).duplicates() == 0
 
 
-@needs_mount
 def test_a_sink_that_ends_while_the_disk_is_full_says_what_is_not_stored(where, tmp_path):
     with too_small_a_disk(where, tmp_path) as (job, small):
         with where.sink(PAIRSCORE_SINK__COMMIT_ROWS="1000") as sink:
@@ -163,11 +134,10 @@ def test_a_sink_that_ends_while_the_disk_is_full_says_what_is_not_stored(where, 
         assert FolderResults(where.results).duplicates() == 0
 
 
-@needs_mount
 def test_a_disk_too_full_for_a_result_is_waited_for_while_others_are_stored(where, tmp_path):
     job = plain_job("large", 12_000, tmp_path / "in")
     where.publish([job.begun, *job.scores])
-    with disk(tmp_path / "disk", "64m") as small:
+    with small_disk(tmp_path / "disk", "64m") as small:
         where.results = small / "results"
         with where.sink() as sink:
             wait_until(lambda: len(where.status) == 1, within=DEADLINE)
@@ -187,11 +157,10 @@ def test_a_disk_too_full_for_a_result_is_waited_for_while_others_are_stored(wher
         where.assert_exact(job)
 
 
-@needs_mount
 def test_a_disk_that_can_only_be_read_is_one_line_and_shows_its_jobs(where, tmp_path):
     job = plain_job("kept", 20, tmp_path / "in")
     where.publish([*job.scores, job.closed])
-    with disk(tmp_path / "disk", "8m") as small:
+    with small_disk(tmp_path / "disk", "8m") as small:
         where.results = small / "results"
         with where.sink() as sink:
             wait_until(lambda: where.complete("kept"), within=DEADLINE)
