@@ -10,6 +10,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from shared.connection import describe
 from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.publication import Publication
@@ -111,7 +112,8 @@ class Offsets:
         try:
             committed = self._committed([partition], _LOOK_SECONDS).get(partition)
         except KafkaException as error:
-            _log.info("%s partition %d waits for its committed offset: %s", *partition, error)
+            said = describe(error.args[0])
+            _log.info("%s partition %d waits for its committed offset: %s", *partition, said)
             self._ask_at = self._clock() + _AGAIN_SECONDS
             return False
         if committed is not None:
@@ -164,7 +166,7 @@ class Offsets:
             name, number = partition
             raise Fatal(
                 f"Kafka: reading {name} partition {number} cannot go on at offset {offset} "
-                f"({error}); the worker must start anew"
+                f"({describe(error.args[0])}); the worker must start anew"
             ) from error
 
     def _end(self, partition: Partition) -> int | None:
