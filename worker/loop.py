@@ -39,7 +39,7 @@ _BUSY_POLL: Final = 0.005
 _IDLE_POLL: Final = 0.1
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
-_MOST_FAILING_SECONDS: Final = 45.0
+_MOST_FAILING_SECONDS: Final = 25.0
 _MOST_BACKOFF: Final = 2.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
@@ -279,7 +279,7 @@ class Worker:
         try:
             self._transactions.publish(plan, seconds)
         except Aborted as error:
-            self._put_off(error, started)
+            self._put_off(error)
             return False
         self._ledger.confirm(plan)
         self._aborts = 0
@@ -288,16 +288,19 @@ class Worker:
         self._meter.committed(plan, self._published_at - started)
         return True
 
-    def _put_off(self, error: Aborted, started: float) -> None:
-        """Try the transaction again in a while; but a client may never find its brokers again."""
+    def _put_off(self, error: Aborted) -> None:
+        """Try the transaction again in a while; but a client may never find its brokers again.
+
+        How long the first one took does not count: the process may have been stopped in it.
+        """
         now = self._clock()
         self._aborts += 1
-        self._failing_since = started if self._failing_since is None else self._failing_since
+        self._failing_since = now if self._failing_since is None else self._failing_since
         self._meter.aborted()
         failing = now - self._failing_since
         if failing >= _MOST_FAILING_SECONDS:
             raise Fatal(
-                f"Kafka: no transaction could be committed for {failing:.0f} s, the last because: "
+                f"Kafka: all transactions were aborted for {failing:.0f} s, the last because: "
                 f"{error}; the worker must start anew"
             )
         self._not_before = now + min(_MOST_BACKOFF, 0.05 * 2**self._aborts)

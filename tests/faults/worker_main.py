@@ -138,5 +138,4 @@ if __name__ == "__main__":
     code = run_service("worker", lambda: main(*sys.argv[1:]))
     sys.stdout.flush()
     sys.stderr.flush()
-    if code:
-        os._exit(code)  # as in worker/__main__
+    os._exit(code)  # as in worker/__main__

@@ -199,7 +199,7 @@ def test_worker_that_cannot_commit_for_long_ends(fleet, monkeypatch):
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     fleet.publish(range(10))
-    with pytest.raises(Fatal, match=r"no transaction .* for \d+ s, .*Timed out.* start anew"):  # noqa: PT012, SIM117
+    with pytest.raises(Fatal, match=r"all transactions .* for \d+ s, .*Timed out.* start anew"):  # noqa: PT012, SIM117
         with working(fleet, Told(), transactions=Failing) as stop:
             wait_until(lambda: fleet.rows() == list(range(10)), within=WITHIN)
             fleet.publish(range(10, 20))
