@@ -17,13 +17,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from shared.clients import connect, end_offsets, make_admin, make_consumer
@@ -167,9 +167,10 @@ def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         groups = admin.describe_consumer_groups([f"{prefix}worker"])
-        members = groups[f"{prefix}worker"].result(10).members
-        if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
-            return
+        with suppress(TimeoutError, KafkaException):  # as of a busy broker; asked again
+            members = groups[f"{prefix}worker"].result(10).members
+            if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
+                return
         time.sleep(0.5)
     raise TimeoutError("the workers do not all get partitions")
 

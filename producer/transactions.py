@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pairscore.errors import EnvironmentFault
-from producer.faults import HOPELESS, explain
+from producer.faults import HOPELESS, TakenOver, explain
 from producer.pulse import Pulse
 from shared.clients import FENCED, TRANSACTION_SECONDS, make_producer
 from shared.connection import Connection, describe
@@ -23,6 +23,13 @@ OUTAGE_SECONDS: Final = 300.0
 
 CLOSING_SECONDS: Final = 5.0
 """So long it is when the process was asked to end."""
+
+RENEW_SECONDS: Final = 25.0
+"""After so long without a commit another client of Kafka is tried.
+
+One may lose its coordinator for good, as others that start then do not: seen once in some hundred
+starts on a busy machine, with a commit that stayed unanswered.
+"""
 
 _SLICE: Final = 0.5
 _PAUSE: Final = 0.5
@@ -70,6 +77,7 @@ class Transactions:
         self._producer = self._make()
         self._open = False
         self._begun = 0.0
+        self._renewal = pulse.deadline(RENEW_SECONDS)
         self._records: list[tuple[str, bytes, bytes]] = []
         self._broken: KafkaError | None = None
         self.size = 0
@@ -89,7 +97,7 @@ class Transactions:
 
     def start(self) -> None:
         """Take the transactional id: whoever had it is fenced, and what it left open is aborted."""
-        self._take_id(START_SECONDS)
+        self._take_id(self._pulse.deadline(START_SECONDS), START_SECONDS)
 
     def begin(self) -> None:
         """Begin one; there is none open."""
@@ -118,10 +126,11 @@ class Transactions:
                 gone on from there.
         """
         deadline = self._pulse.deadline(OUTAGE_SECONDS)
+        self._renewal = self._pulse.deadline(RENEW_SECONDS)
         while True:
             try:
                 self._check_whole()
-                self._call(self._producer.commit_transaction, deadline)
+                self._call(self._producer.commit_transaction, deadline, self._renewal)
                 break
             except KafkaException as error:
                 self._ended("aborted")
@@ -142,8 +151,7 @@ class Transactions:
             extra={"transaction.timeout.ms": int(self._timeout * 1000)},
         )
 
-    def _take_id(self, seconds: float) -> None:
-        deadline = self._pulse.deadline(seconds)
+    def _take_id(self, deadline: Deadline, seconds: float) -> None:
         try:
             self._call(self._producer.init_transactions, deadline)
         except KafkaException as error:
@@ -175,35 +183,58 @@ class Transactions:
     def _recover(self, error: KafkaError, deadline: Deadline, settled: Callable[[], bool]) -> bool:
         """After an error: whether the transaction was committed all the same."""
         _log.warning("a transaction failed: %s", describe(error))
-        if not error.fatal():
+        if not error.fatal() and not self._renewal.passed:
             try:
-                self._call(self._producer.abort_transaction, deadline)
+                self._call(self._producer.abort_transaction, deadline, self._renewal)
             except KafkaException as worse:
                 error = worse.args[0]
             else:
                 self._open = False
                 self._pause(error, deadline)
                 return False
-        if error.code() not in FENCED or self._pulse.clock() - self._begun < self._timeout:
+        if not self._is_over(error):
             raise self._fault(error)
-        # Open for so long, Kafka gives a transaction up, and its producer with it. Somebody else
-        # may have come in its place: looked for first, since taking the id back fences them.
+        _log.warning("going on with another client of Kafka")
+        # Somebody else may have come in its place: looked for first, since taking the id back
+        # fences them.
         self._open = False
-        settled()
+        self._ask(settled, deadline)
         self._producer = self._make()
-        self._take_id(OUTAGE_SECONDS)
-        return settled()
+        self._take_id(deadline, OUTAGE_SECONDS)
+        self._renewal = self._pulse.deadline(RENEW_SECONDS)
+        return self._ask(settled, deadline)
+
+    def _is_over(self, error: KafkaError) -> bool:
+        """Whether it is the client that comes to nothing any more, not what it was to do."""
+        if error.fatal():
+            # Open for so long, Kafka gives a transaction up, and its producer with it.
+            given_up = self._pulse.clock() - self._begun >= self._timeout
+            return given_up and error.code() in FENCED
+        return error.code() not in HOPELESS and self._renewal.passed
+
+    def _ask(self, settled: Callable[[], bool], deadline: Deadline) -> bool:
+        while True:
+            try:
+                return settled()
+            except TakenOver:
+                raise
+            except EnvironmentFault:
+                if deadline.passed:
+                    raise
+            self._pulse.wait(_PAUSE)
 
     def _pause(self, error: KafkaError, deadline: Deadline) -> None:
         if error.code() in HOPELESS or deadline.passed:
             raise self._fault(error)
         self._pulse.wait(_PAUSE)
 
-    def _call(self, what: Callable[[float], Any], deadline: Deadline) -> None:
+    def _call(
+        self, what: Callable[[float], Any], deadline: Deadline, renewal: Deadline | None = None
+    ) -> None:
         """Call `what`, again for as long as that can help.
 
         Raises:
-            KafkaException: it cannot.
+            KafkaException: it cannot, or the time for `renewal` has come.
         """
         grace: Deadline | None = None
         while True:
@@ -217,6 +248,8 @@ class Transactions:
                 self._producer.poll(_REST)  # brings up what is wrong with the connection
                 if deadline.passed:
                     raise self._fault(found) from None
+                if renewal is not None and renewal.passed:
+                    raise
             self._pulse.beat()
             if self._pulse.stopping:
                 grace = grace or self._pulse.deadline(CLOSING_SECONDS)

@@ -37,5 +37,17 @@ def started(
     ) as process:
         try:
             yield process
+        except BaseException as error:
+            error.add_note(_last_words(process))
+            raise
         finally:
             process.kill()
+
+
+def _last_words(process: "subprocess.Popen[str]") -> str:
+    """What a process had come to when a test gave up on it, for whoever reads of the failure."""
+    code = process.poll()
+    process.kill()
+    said = "" if process.stderr is None or process.stderr.closed else process.stderr.read()
+    ended = "was running" if code is None else f"had ended with {code}"
+    return f"{process.args!r} {ended}: {said}"

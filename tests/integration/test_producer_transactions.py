@@ -1,8 +1,13 @@
 """Transactions come whole or not at all: through fences, timeouts, full queues and refusals."""
 
+import time
+from typing import Any
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pairscore.errors import EnvironmentFault
+from producer import transactions as module
 from producer.faults import TakenOver
 from tests.fetching import wait_until
 from tests.producing import Place, place
@@ -131,3 +136,64 @@ def test_whoever_was_overtaken_while_its_own_timed_out_does_not_fence_the_other(
         first.commit(settled)
     second.commit()
     assert values(here) == ["b"]
+
+
+class Unanswered:
+    """A client of Kafka that learns of no end of a transaction, though it may have come about."""
+
+    def __init__(self, real: Producer, *, heard: bool) -> None:
+        self._real = real
+        self._heard = heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def commit_transaction(self, timeout: float) -> None:
+        if self._heard:
+            self._real.commit_transaction(20)
+            self._heard = False
+        self.abort_transaction(timeout)
+
+    def abort_transaction(self, timeout: float) -> None:
+        time.sleep(timeout)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer", retriable=True))
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_client_that_gets_no_answer_any_more_is_replaced(here, monkeypatch, caplog, heard):
+    monkeypatch.setattr(module, "RENEW_SECONDS", 1.0)
+    publisher = Publisher(here)
+    transactions = publisher.transactions
+    monkeypatch.setattr(transactions, "_producer", Unanswered(transactions._producer, heard=heard))
+    transactions.start()
+    publisher.begin("a", "b")
+    kafka_is_away = iter([True, False, False])
+
+    def settled() -> bool:
+        if next(kafka_is_away):
+            raise EnvironmentFault("it is away")
+        return values(here) == ["a", "b"]
+
+    publisher.commit(settled)
+    assert values(here) == ["a", "b"]
+    assert publisher.ended == {"aborted": 1, "committed": 1}
+    publisher.begin("c")
+    publisher.commit()
+    assert values(here) == ["a", "b", "c"]
+    assert "going on with another client of Kafka" in caplog.text
+
+
+def test_looking_for_what_became_of_it_ends_with_the_outage(here, monkeypatch):
+    monkeypatch.setattr(module, "RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(module, "OUTAGE_SECONDS", 2.0)
+    publisher = Publisher(here)
+    transactions = publisher.transactions
+    monkeypatch.setattr(transactions, "_producer", Unanswered(transactions._producer, heard=False))
+    transactions.start()
+    publisher.begin("a")
+
+    def settled() -> bool:
+        raise EnvironmentFault("it is away")
+
+    with pytest.raises(EnvironmentFault, match="it is away"):
+        publisher.commit(settled)
