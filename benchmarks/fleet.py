@@ -82,7 +82,7 @@ def _measure_scaling(address: tuple[str, str], report: dict[str, float]) -> list
     """Workers whose scorer sleeps 20 ms a pair: 50 pairs/s each, if nothing else holds them up."""
     rates: dict[int, float] = {}
     for count in (1, 2, 4):
-        options = ("--scorer", "0.02", "--workers", str(count), "--window", "20")
+        options = ("--scorer", "0.02", "--workers", str(count), "--window", "60")
         rates[count] = _run("worker", 20_000, *address, *options)["rows_per_second"]
         print(f"{count} workers, 20 ms a pair: {rates[count]:.1f} pairs/s", flush=True)
         report[f"{count} sleeping workers pairs/s"] = rates[count]

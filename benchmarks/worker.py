@@ -152,7 +152,7 @@ def _read_all(
     while sum(end_offsets(admin, partitions, committed=True).values()) < rows:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers do not come to an end")
-        time.sleep(0.5)
+        time.sleep(0.1)
     # Not all of these offsets are scores: the end of each transaction has some too.
     found: list[Message] = []
     with _reader(connection, partitions) as consumer:

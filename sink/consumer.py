@@ -23,9 +23,9 @@ _GONE: Final = frozenset(
 )
 # Per partition: all of a backlog would fill memory, and be stored no sooner.
 _AHEAD: Final = {
-    "queued.max.messages.kbytes": 2_048,
+    "queued.max.messages.kbytes": 512,
     "fetch.queue.backoff.ms": 10,
-    "fetch.message.max.bytes": 32_768,
+    "fetch.message.max.bytes": 16_384,
 }
 
 _log = logging.getLogger(__name__)
