@@ -73,8 +73,9 @@ def test_ten_kills_at_random_moments_lose_and_double_no_row(here, tmp_path):
     progress = [0]
     for _ in range(10):
         with here.started(*arguments, **settings) as process:
-            # Once it publishes, so that moments of all kinds are hit, and not only starting.
-            wait_until(lambda: here.rows_published() > progress[-1], within=60)
+            # Once it publishes, so that moments of all kinds are hit, and not only starting. It may
+            # have to give up a client of Kafka's first, and wait for what that left open.
+            wait_until(lambda: here.rows_published() > progress[-1], within=90)
             time.sleep(rng.uniform(0, 0.4))
             process.kill()
             assert process.wait(20) == -signal.SIGKILL
