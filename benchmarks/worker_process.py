@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from pairscore.pair import Outcome, Pair, Score
 from pairscore.settings import Settings
-from shared.service import run_service
+from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
 from worker.__main__ import install, run
 from worker.scoring import Scorer
@@ -76,4 +76,4 @@ def main(kind: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_service("worker", lambda: main(sys.argv[1])))
+    end_process(run_service("worker", lambda: main(sys.argv[1])))

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from pairscore.errors import EnvironmentFault
 from producer.faults import HOPELESS, TakenOver, explain
 from producer.pulse import Pulse
-from shared.clients import FENCED, TRANSACTION_SECONDS, make_producer
+from shared.clients import FENCED, LOST_SECONDS, TRANSACTION_SECONDS, make_producer
 from shared.connection import Connection, describe
 from shared.limits import without_coordinator
 from shared.shutdown import Deadline
@@ -23,13 +23,6 @@ OUTAGE_SECONDS: Final = 300.0
 
 CLOSING_SECONDS: Final = 5.0
 """So long it is when the process was asked to end."""
-
-RENEW_SECONDS: Final = 25.0
-"""After so long without a commit another client of Kafka is tried.
-
-One may lose its coordinator for good, as others that start then do not: seen once in some hundred
-starts on a busy machine, with a commit that stayed unanswered.
-"""
 
 _SLICE: Final = 0.5
 _PAUSE: Final = 0.5
@@ -77,7 +70,7 @@ class Transactions:
         self._producer = self._make()
         self._open = False
         self._begun = 0.0
-        self._renewal = pulse.deadline(RENEW_SECONDS)
+        self._renewal = pulse.deadline(LOST_SECONDS)
         self._records: list[tuple[str, bytes, bytes]] = []
         self._broken: KafkaError | None = None
         self.size = 0
@@ -97,7 +90,7 @@ class Transactions:
 
     def start(self) -> None:
         """Take the transactional id: whoever had it is fenced, and what it left open is aborted."""
-        self._take_id(self._pulse.deadline(START_SECONDS), START_SECONDS)
+        self._take_id(START_SECONDS)
 
     def begin(self) -> None:
         """Begin one; there is none open."""
@@ -126,7 +119,7 @@ class Transactions:
                 gone on from there.
         """
         deadline = self._pulse.deadline(OUTAGE_SECONDS)
-        self._renewal = self._pulse.deadline(RENEW_SECONDS)
+        self._renewal = self._pulse.deadline(LOST_SECONDS)
         while True:
             try:
                 self._check_whole()
@@ -151,7 +144,8 @@ class Transactions:
             extra={"transaction.timeout.ms": int(self._timeout * 1000)},
         )
 
-    def _take_id(self, deadline: Deadline, seconds: float) -> None:
+    def _take_id(self, seconds: float) -> None:
+        deadline = self._pulse.deadline(seconds)
         try:
             self._call(self._producer.init_transactions, deadline)
         except KafkaException as error:
@@ -200,8 +194,8 @@ class Transactions:
         self._open = False
         self._ask(settled, deadline)
         self._producer = self._make()
-        self._take_id(deadline, OUTAGE_SECONDS)
-        self._renewal = self._pulse.deadline(RENEW_SECONDS)
+        self._take_id(deadline.left())
+        self._renewal = self._pulse.deadline(LOST_SECONDS)
         return self._ask(settled, deadline)
 
     def _is_over(self, error: KafkaError) -> bool:

@@ -58,7 +58,14 @@ that was dropped from the metadata meanwhile (librdkafka issues 5456 and 5511). 
 known of coordinators is forgotten after 5 s, and looked at again when an idle connection is closed;
 and an only broker that was away is not dropped while it is kept as coordinator. The price is a
 producer that never finds a broker again whose metadata left out all of them, as those do that were
-suspended for 9 s: its transactions fail, and the process soon starts anew.
+suspended for 9 s: see `LOST_SECONDS`.
+"""
+
+LOST_SECONDS: Final = 25.0
+"""After so long without a transaction that came through, a client has lost Kafka for good.
+
+Another finds it: a worker starts anew, the CSV producer goes on with one. Seen after a suspension,
+and, on a busy machine, once in some hundred starts, with a commit that stayed unanswered.
 """
 
 

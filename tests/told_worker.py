@@ -4,13 +4,12 @@ Each row comes out with a score after SECONDS; with `never`, none does, and a ro
 as its URL has had its time.
 """
 
-import os
 import sys
 from concurrent.futures import Future
 from threading import Timer
 
 from pairscore.pair import Outcome, Pair
-from shared.service import run_service
+from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
 from tests.working import SCORE
 from worker import __main__ as worker
@@ -46,7 +45,4 @@ def main(seconds: str) -> int:
 
 
 if __name__ == "__main__":
-    code = run_service("worker", lambda: main(sys.argv[1]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_process(run_service("worker", lambda: main(sys.argv[1])))

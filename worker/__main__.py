@@ -2,8 +2,6 @@
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
@@ -14,7 +12,7 @@ from pairscore.settings import Settings
 from shared.clients import connect, make_admin, make_consumer, make_producer
 from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room
-from shared.service import run_service
+from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
@@ -195,8 +193,4 @@ def _patience(own: Settings) -> float | None:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A client may hold the process up in its destructor for half a minute, though all is done.
-    os._exit(code)
+    end_process(main())

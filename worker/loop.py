@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from shared.clients import LOST_SECONDS
 from shared.connection import describe
 from shared.shutdown import Deadline
 from shared.topics import Topics
@@ -39,7 +40,6 @@ _BUSY_POLL: Final = 0.02  # a round takes some 0.7 ms of CPU
 _IDLE_POLL: Final = 0.1
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
-_MOST_FAILING_SECONDS: Final = 25.0
 _MOST_BACKOFF: Final = 2.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
@@ -298,7 +298,7 @@ class Worker:
         self._failing_since = now if self._failing_since is None else self._failing_since
         self._meter.aborted()
         failing = now - self._failing_since
-        if failing >= _MOST_FAILING_SECONDS:
+        if failing >= LOST_SECONDS:
             raise Fatal(
                 f"Kafka: all transactions were aborted for {failing:.0f} s, the last because: "
                 f"{error}; the worker must start anew"

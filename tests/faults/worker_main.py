@@ -17,7 +17,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, Producer
 
-from shared.service import run_service
+from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import Deadline
 from worker.__main__ import install, run
@@ -135,7 +135,4 @@ def main(number: str = "KILL", point: str | None = None, times: str = "0") -> in
 
 
 if __name__ == "__main__":
-    code = run_service("worker", lambda: main(*sys.argv[1:]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # as in worker/__main__
+    end_process(run_service("worker", lambda: main(*sys.argv[1:])))

@@ -189,7 +189,7 @@ def test_three_brokers_lose_any_one_and_nothing_else() -> None:
             published += [value, f"anew {value}"]
             assert committed(kafka, topic, len(published)) == published
             kafka.start(node)
-            wait_until(lambda: in_sync(kafka, topic) == {1, 2, 3}, within=120.0)
+            wait_until(lambda: in_sync(kafka, topic) == {1, 2, 3}, within=60.0)
         assert brokers_known(kafka) == {1, 2, 3}
 
 

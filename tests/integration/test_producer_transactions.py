@@ -159,13 +159,18 @@ class Unanswered:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer", retriable=True))
 
 
-@pytest.mark.parametrize("heard", [False, True])
-def test_a_client_that_gets_no_answer_any_more_is_replaced(here, monkeypatch, caplog, heard):
-    monkeypatch.setattr(module, "RENEW_SECONDS", 1.0)
+def unanswered(here: Place, monkeypatch: pytest.MonkeyPatch, *, heard: bool) -> Publisher:
     publisher = Publisher(here)
     transactions = publisher.transactions
     monkeypatch.setattr(transactions, "_producer", Unanswered(transactions._producer, heard=heard))
     transactions.start()
+    return publisher
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_client_that_gets_no_answer_any_more_is_replaced(here, monkeypatch, caplog, heard):
+    monkeypatch.setattr(module, "LOST_SECONDS", 1.0)
+    publisher = unanswered(here, monkeypatch, heard=heard)
     publisher.begin("a", "b")
     kafka_is_away = iter([True, False, False])
 
@@ -184,12 +189,9 @@ def test_a_client_that_gets_no_answer_any_more_is_replaced(here, monkeypatch, ca
 
 
 def test_looking_for_what_became_of_it_ends_with_the_outage(here, monkeypatch):
-    monkeypatch.setattr(module, "RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(module, "LOST_SECONDS", 1.0)
     monkeypatch.setattr(module, "OUTAGE_SECONDS", 2.0)
-    publisher = Publisher(here)
-    transactions = publisher.transactions
-    monkeypatch.setattr(transactions, "_producer", Unanswered(transactions._producer, heard=False))
-    transactions.start()
+    publisher = unanswered(here, monkeypatch, heard=False)
     publisher.begin("a")
 
     def settled() -> bool:

@@ -188,7 +188,7 @@ def test_second_worker_of_the_same_id_ends_the_first(fleet):
 
 def test_worker_that_cannot_commit_for_long_ends(fleet, monkeypatch):
     """As when its client, after an outage, never finds a broker again."""
-    monkeypatch.setattr(loop, "_MOST_FAILING_SECONDS", 2.0)
+    monkeypatch.setattr(loop, "LOST_SECONDS", 2.0)
     failures = itertools.count()
 
     class Failing(Transactions):
