@@ -22,6 +22,11 @@ from worker.transactions import Transactions
 WITHIN = 30.0
 SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
 PASSING = Failure(Reason.HTTP_ERROR, "503", attempts=1, retryable=True)
+_BEFORE, _AFTER = "http://e.org/", ".jpg"
+
+
+def url_of(row: int) -> str:
+    return f"{_BEFORE}{row}{_AFTER}"
 
 
 class Told:
@@ -33,16 +38,27 @@ class Told:
         self.answer = answer
         self.seen: list[tuple[float, str]] = []
         self.kept: list[Future[Outcome]] = []
+        self._kept_of: dict[str, Future[Outcome]] = {}
 
     def submit(self, pair: Pair) -> Future[Outcome]:
         self.seen.append((time.time(), pair.url))
         future: Future[Outcome] = Future()
         outcome = self.answer(pair)
         if outcome is None:
+            self._kept_of[pair.url] = future
             self.kept.append(future)
         else:
             future.set_result(outcome)
         return future
+
+    def rows(self) -> list[int]:
+        """Whose URLs were handed to it, as often as they were."""
+        return sorted(int(url.removeprefix(_BEFORE).removesuffix(_AFTER)) for _, url in self.seen)
+
+    def finish(self, rows: range) -> None:
+        """Give a score to rows that are kept."""
+        for row in rows:
+            self._kept_of[url_of(row)].set_result(SCORE)
 
     def close(self) -> None:
         pass
@@ -63,7 +79,7 @@ class Fleet:
 
     def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
         for row in rows:
-            url = f"http://e.org/{row}.jpg"
+            url = url_of(row)
             pair = PairMessage(
                 job="j", row=row, url=url, caption="a", created_at=datetime.now(UTC)
             ).model_copy(update=changes)

@@ -1,6 +1,7 @@
 """The worker's loop against real Kafka, with a scorer that does what a test tells it to."""
 
 import itertools
+import logging
 import time
 from datetime import UTC, datetime
 
@@ -142,19 +143,62 @@ def test_row_of_another_width_than_its_header_is_malformed_and_never_scored(flee
     assert scorer.seen == []
 
 
-def test_asked_to_end_it_finishes_what_it_can_and_leaves_the_rest(fleet):
+def draining(caplog) -> bool:
+    return any(record.message.startswith("asked to end") for record in caplog.records)
+
+
+def test_asked_to_end_it_goes_on_publishing_what_finishes(fleet, caplog):
+    caplog.set_level(logging.INFO)
     scorer = Told(lambda _: None)
     fleet.publish(range(40))
-    with working(fleet, scorer, worker={"id": "w", "shutdown_seconds": 1}) as stop:
+    with working(fleet, scorer, worker={"id": "w", "commit_interval": 0.2}) as stop:
         wait_until(lambda: len(scorer.kept) == 40, within=WITHIN)
-        first = {url: future for (_, url), future in zip(scorer.seen, scorer.kept, strict=True)}
         stop.ask()
-        for row in range(0, 40, 2):
-            first[f"http://e.org/{row}.jpg"].set_result(SCORE)
-    done = fleet.rows()
-    assert set(done) <= set(range(0, 40, 2))
-    with working(fleet, Told()):
+        wait_until(lambda: draining(caplog), within=WITHIN)
+        scorer.finish(range(20))
+        wait_until(lambda: fleet.rows() == list(range(20)), within=WITHIN)
+        scorer.finish(range(20, 40))
+    assert fleet.rows() == list(range(40))
+
+
+def test_asked_to_end_it_publishes_at_last_what_it_has_finished_and_leaves_the_rest(fleet, caplog):
+    caplog.set_level(logging.INFO)
+    first, second = Told(lambda _: None), Told()
+    fleet.publish(range(40))
+    ending = {"id": "w", "shutdown_seconds": 1, "commit_interval": 20}
+    with working(fleet, first, worker=ending) as stop:
+        wait_until(lambda: len(first.kept) == 40, within=WITHIN)
+        stop.ask()
+        wait_until(lambda: draining(caplog), within=WITHIN)
+        first.finish(range(20))
+    assert fleet.rows() == list(range(20))
+    with working(fleet, second):
         wait_until(lambda: fleet.rows() == list(range(40)), within=WITHIN)
+    assert second.rows() == list(range(20, 40))
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_what_is_finished_of_partitions_that_move_is_published_before_they_do(
+    kafka, topic_prefix, protocol
+):
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix, group_protocol=protocol)
+    first, second = Told(lambda pair: None if pair.url.endswith("/29.jpg") else SCORE), Told()
+    fleet.publish(range(30))
+    # With a row in the scorer and so long an interval, nothing else has it publish.
+    with working(fleet, first, worker={"id": "w", "commit_interval": 20}):
+        wait_until(lambda: len(first.seen) == 30, within=WITHIN)
+        assert fleet.rows() == []
+        first.answer = lambda _: SCORE
+        with working(fleet, second, worker={"id": "v"}):
+            wait_until(lambda: fleet.members() == 2, within=WITHIN)
+            assert fleet.rows() != []
+            fleet.publish(range(30, 60))
+            first.finish(range(29, 30))
+            wait_until(lambda: set(fleet.rows()) == set(range(60)), within=WITHIN)
+    assert fleet.rows() == list(range(60))
+    finished = [row for row in first.rows() + second.rows() if row < 29]
+    assert sorted(finished) == list(range(29))
+    assert not set(second.rows()) & set(range(29))
 
 
 def test_defect_of_the_scorer_ends_the_worker(fleet):
