@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from shared.service import EXIT_INTERRUPTED, run_service
+from shared.service import EXIT_INTERRUPTED, end_process, run_service
 
 
 def main() -> None:
@@ -11,10 +11,7 @@ def main() -> None:
 
     Takes over the process: its standard streams, its logging and its signals.
     """
-    code = run_service("producer", _run)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(code)
+    end_process(run_service("producer", _run))
 
 
 def _run() -> int:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
@@ -21,7 +22,7 @@ from producer.job_log import JobLog
 from producer.progress import Reporter, make_reporter
 from producer.publication import Publication, Published
 from producer.pulse import Pulse
-from producer.transactions import Transactions
+from producer.transactions import CLOSING_SECONDS, Transactions
 from producer.waiting import Waiting
 from shared.clients import make_admin
 from shared.connection import Connection
@@ -33,6 +34,9 @@ from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import PRODUCER_JOBS, PRODUCER_ROWS, PRODUCER_TRANSACTIONS, Metrics
 from shared.telemetry.server import serving
 from shared.topics import Topics
+
+END_SECONDS: Final = 2 * CLOSING_SECONDS + 5.0
+"""So long it may take over ending: a commit and an abort that get no answer, and the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
             pulse=pulse,
             watcher=_Watcher(reporter, metrics, health, waiting),
         )
-        stop.install()
+        stop.install(END_SECONDS)
         with reporter:
             published = _publish(publication, reporter, metrics)
             status = None if waiting is None else _wait(waiting, reporter)

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from pairscore.errors import PairscoreError
@@ -46,8 +47,9 @@ def end_process(code: int) -> NoReturn:
 
     Its destructor may hold a process up for half a minute, all being done and closed.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):  # nobody reads on, such as `head`
+            stream.flush()
     os._exit(code)
 
 

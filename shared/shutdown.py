@@ -95,8 +95,8 @@ class StopSignal:
             pass
         time.sleep(grace)
         _log.critical(
-            "not ended %.0f s after being asked to, as if Kafka were away; what is not committed "
-            "is left to others",
+            "not ended %.0f s after being asked to, as if Kafka or the store were away; what is "
+            "not committed is left to others, or to the next start",
             grace,
         )
         os._exit(EXIT_LATE)

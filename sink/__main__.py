@@ -1,8 +1,7 @@
 """`python -m sink`."""
 
-import sys
-
+from shared.service import end_process
 from sink.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

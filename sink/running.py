@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from shared.settings import SinkSettings
 from shared.shutdown import StopSignal
@@ -14,6 +15,9 @@ from shared.telemetry.server import serving
 from shared.watchdog import Watchdog
 from sink.intake import Intake
 from sink.loop import Loop, Source, Store
+
+END_SECONDS: Final = 10.0
+"""So long a sink may take over ending, whatever it waits for: what is stored is safe anyhow."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ def surroundings(settings: SinkSettings, name: str) -> Iterator[Surroundings]:
     """
     configure_logging(settings.telemetry, name)
     stop = StopSignal()
-    stop.install()
+    stop.install(END_SECONDS)
     health = Health(settings.sink.stall_seconds)
     metrics = Metrics("sink")
     with serving(settings.telemetry, metrics, health):
