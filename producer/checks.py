@@ -11,7 +11,7 @@ from producer.encoding import RowEncoder, most_bytes
 from producer.job import CsvJob
 from shared.clients import OVERHEAD_BYTES, connect
 from shared.connection import Connection
-from shared.limits import Coordinator, check_coordinators, check_room, room
+from shared.limits import Coordinator, check_compacted, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
 from shared.topics import MAX_BYTES, Topics, check_topics
 
@@ -25,6 +25,7 @@ def check_kafka(connection: Connection, admin: AdminClient, topics: Topics) -> N
     settings = connection.settings
     found = connect(connection, admin)
     check_topics(settings, found, (topics.pairs, topics.jobs))
+    check_compacted(settings, admin)
     check_room(settings, admin, (topics.pairs,))
     check_coordinators(settings, admin, found, (Coordinator.TRANSACTIONS,))
 

@@ -57,8 +57,13 @@ class JobLog:
         self._topic = topic
         self._pulse = pulse
 
-    def latest(self, job: str) -> CsvJob | None:
+    def latest(self, job: str, *, settled: bool = True) -> CsvJob | None:
         """The latest message of a CSV's job; None if there is none.
+
+        Args:
+            job: its name.
+            settled: wait for open transactions that a message may stand behind; False gives what
+                can be read at once.
 
         Raises:
             InputError: the job is none of a CSV, or of another version.
@@ -66,7 +71,7 @@ class JobLog:
             KeyboardInterrupt: asked to stop.
         """
         try:
-            value = self._read(job.encode())
+            value = self._read(job.encode(), settled=settled)
         except KafkaException as error:
             found: KafkaError = error.args[0]
             if found.code() in _REFUSED:
@@ -78,8 +83,8 @@ class JobLog:
             raise self._connection.fault() from None
         return None if value is None else _understood(job, value)
 
-    def _read(self, key: bytes) -> bytes | None:
-        end = self._end()
+    def _read(self, key: bytes, *, settled: bool) -> bytes | None:
+        end = self._end(settled=settled)
         if end == 0:
             return None
         consumer = make_consumer(
@@ -93,13 +98,14 @@ class JobLog:
         finally:
             consumer.close()
 
-    def _end(self) -> int:
-        """The next offset, that of open transactions included."""
+    def _end(self, *, settled: bool) -> int:
+        """The next offset, behind open transactions or before the first of them."""
         deadline = self._pulse.deadline(READ_SECONDS)
         while True:
             self._pulse.check()
             try:
-                return end_offsets(self._admin, [(self._topic, 0)], committed=False)[self._topic, 0]
+                ends = end_offsets(self._admin, [(self._topic, 0)], committed=not settled)
+                return ends[self._topic, 0]
             except KafkaException as error:
                 # Such as a topic so new, or a broker so lately started, that none leads it yet.
                 if error.args[0].code() in _REFUSED or deadline.passed:

@@ -90,6 +90,8 @@ class Publication:
             raise InputError(
                 f"{self._survey.path}: the file has changed since it was checked; try again"
             )
+        # Taking the id ends whoever has it: not before it is known that the file is the same.
+        continue_job(self._log.latest(self._job.job, settled=False), self._job)
         self._transactions.start()
         self._job = continue_job(self._log.latest(self._job.job), self._job)
         start, was_closed = self._job.rows_published, self._job.state is JobState.CLOSED

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource
 
 from pairscore.errors import EnvironmentFault
 from shared.settings import KafkaSettings
-from shared.topics import MAX_BYTES, specs
+from shared.topics import CLEANUP, MAX_BYTES, Topics, specs
 
 _ASK_SECONDS: Final = 3.0
 _SETTING: Final = "setting PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES"
@@ -49,6 +49,24 @@ def check_room(settings: KafkaSettings, admin: AdminClient, names: Iterable[str]
         f"{settings.bootstrap_servers} --alter --entity-type topics --entity-name {first} "
         f"--add-config {MAX_BYTES}={needs[first]}`){lower}"
     )
+
+
+def check_compacted(settings: KafkaSettings, admin: AdminClient) -> None:
+    """Make sure that `jobs` keeps the last message of every job, however old it is.
+
+    Raises:
+        EnvironmentFault: it does not.
+    """
+    name = Topics.of(settings).jobs
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name)]
+    policy = _configurations(admin, asked).get(name, {}).get(CLEANUP, "compact")
+    if policy != "compact":
+        raise EnvironmentFault(
+            f"topic {name} at {settings.bootstrap_servers} has {CLEANUP}={policy}, so that jobs "
+            "would be forgotten and published twice; correct it (`kafka-configs.sh "
+            f"--bootstrap-server {settings.bootstrap_servers} --alter --entity-type topics "
+            f"--entity-name {name} --add-config {CLEANUP}=compact`)"
+        )
 
 
 def check_coordinators(

@@ -20,6 +20,9 @@ from shared.shutdown import Deadline
 MAX_BYTES: Final = "max.message.bytes"
 """What Kafka calls the limit of a topic's messages."""
 
+CLEANUP: Final = "cleanup.policy"
+"""What Kafka calls the way in which a topic forgets."""
+
 _DAY_MS: Final = 24 * 3600 * 1000
 _TIMEOUT: Final = 20.0
 _PATIENCE: Final = 5.0
@@ -92,7 +95,7 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
 
     def kept(name: str, days: int, size: int = row) -> TopicSpec:
         config = {
-            "cleanup.policy": "delete",
+            CLEANUP: "delete",
             "retention.ms": str(days * _DAY_MS),
             MAX_BYTES: str(size),
         }
@@ -104,7 +107,7 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
         *(kept(tier.topic, 14) for tier in topics.retries),
         kept(topics.dead_letters, 30, row + OVERHEAD_BYTES),
         kept(topics.scores, 7, row + OVERHEAD_BYTES),
-        TopicSpec(topics.jobs, 1, {"cleanup.policy": "compact", "segment.ms": str(_DAY_MS)}),
+        TopicSpec(topics.jobs, 1, {CLEANUP: "compact", "segment.ms": str(_DAY_MS)}),
     )
 
 
@@ -115,8 +118,9 @@ def create_topics(settings: KafkaSettings, admin: AdminClient, found: ClusterMet
     Returns when brokers know what was done: they learn of it after Kafka said that it was.
 
     Raises:
-        EnvironmentFault: Kafka refuses.
+        EnvironmentFault: Kafka refuses, or has a `jobs` that cannot be used.
     """
+    _check_jobs(settings, found)
     brokers = len(found.brokers)
     copies = settings.replication or min(3, brokers)
     if copies > brokers:
@@ -155,6 +159,7 @@ def check_topics(settings: KafkaSettings, found: ClusterMetadata, names: Iterabl
     Raises:
         EnvironmentFault: one is not, or has not; says what to do.
     """
+    _check_jobs(settings, found)
     wanted = {spec.name: spec.partitions for spec in specs(settings)}
     for name in names:
         topic = found.topics.get(name)
@@ -191,6 +196,19 @@ def _main(command: str) -> int:
         lines = [_describe(found, spec) for spec in specs(settings)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
+
+
+def _check_jobs(settings: KafkaSettings, found: ClusterMetadata) -> None:
+    """Make sure that `jobs` has no more than one partition: only the first is read."""
+    name = Topics.of(settings).jobs
+    topic = found.topics.get(name)
+    if topic is not None and len(topic.partitions) > 1:
+        raise EnvironmentFault(
+            f"topic {name} at {settings.bootstrap_servers} has {len(topic.partitions)} partitions "
+            "and must have one, or jobs would be published twice; a broker may have made it by "
+            "itself (auto.create.topics.enable): if no job is under way, delete it and create it "
+            "with `python -m shared.topics create`, or choose another PAIRSCORE_KAFKA__TOPIC_PREFIX"
+        )
 
 
 def _await(settings: KafkaSettings, admin: AdminClient, wanted: Iterable[TopicSpec]) -> None:

@@ -249,6 +249,24 @@ def test_other_content_under_the_same_name_is_refused_open_or_closed(here, tmp_p
     assert Run(here, other, job="another-job").run().rows == 31
 
 
+def test_other_content_under_the_name_of_a_job_does_not_end_whoever_publishes_it(here, tmp_path):
+    source = write_set(tmp_path / "in.csv", 30)
+    other = write_set(tmp_path / "other.csv", 31)
+    refused: list[str] = []
+
+    class Disturbed(Run):
+        def reached(self, rows: int) -> None:
+            super().reached(rows)
+            if not refused:
+                with pytest.raises(InputError, match="published from something else") as error:
+                    Run(here, other).run()
+                refused.append(str(error.value))
+
+    assert Disturbed(here, source, transaction_rows=10).run().rows == 30
+    assert refused
+    assert [row.row for row in here.pairs()] == list(range(30))
+
+
 def test_a_file_that_changed_after_it_was_checked_publishes_nothing(here, tmp_path):
     run = Run(here, write_set(tmp_path / "in.csv", 10))
     write_set(tmp_path / "in.csv", 11)

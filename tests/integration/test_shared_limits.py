@@ -15,8 +15,9 @@ from pairscore.errors import EnvironmentFault
 from producer import transactions as producer_transactions
 from shared.clients import connect, make_admin, make_producer
 from shared.connection import Connection
-from shared.limits import Coordinator, check_coordinators, check_room, room
+from shared.limits import Coordinator, check_compacted, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
+from tests.fetching import wait_until
 from tests.producing import Place, place
 from tests.publishing import Publisher
 from tests.refusing import run, run_all, services
@@ -30,12 +31,19 @@ def here(kafka, topic_prefix) -> Place:
     return place(kafka.bootstrap_servers, topic_prefix)
 
 
-def shrink(here: Place, topic: str, size: int) -> None:
-    """Let a topic take no batch that is longer."""
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+def configure(here: Place, topic: str, name: str, value: str) -> None:
+    """Change a topic's configuration; return when the broker knows: Kafka answers before that."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for future in here.admin.incremental_alter_configs([resource]).values():
         future.result(20)
+
+    def known() -> bool:
+        asked = ConfigResource(ResourceType.TOPIC, topic)
+        [answer] = here.admin.describe_configs([asked]).values()
+        return bool(answer.result(20)[name].value == value)
+
+    wait_until(known)
 
 
 def test_topics_as_they_are_created_have_room(here):
@@ -44,7 +52,7 @@ def test_topics_as_they_are_created_have_room(here):
 
 
 def test_a_topic_that_is_too_small_keeps_a_worker_from_taking_rows(here, tmp_path):
-    shrink(here, here.topics.scores, 1_000_000)
+    configure(here, here.topics.scores, "max.message.bytes", "1000000")
     ended = run("worker", services(tmp_path)["worker"], here.environment())
     assert ended.code == 3
     assert ended.line == (
@@ -61,13 +69,25 @@ def test_a_topic_that_is_too_small_keeps_a_worker_from_taking_rows(here, tmp_pat
 def test_every_topic_that_is_too_small_is_named_and_no_other(here):
     small = (here.topics.retries[0].topic, here.topics.dead_letters)
     for topic in small:
-        shrink(here, topic, 100_000)
+        configure(here, topic, "max.message.bytes", "100000")
     with pytest.raises(EnvironmentFault) as error:
         check_room(here.settings, here.admin, here.topics.of_outcomes)
     for topic in here.topics.of_outcomes:
         assert (f"{topic} takes" in str(error.value)) == (topic in small)
     assert "lower the setting" not in str(error.value)  # to less than nothing
     check_room(here.settings, here.admin, [here.topics.pairs, here.topics.scores])
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+def test_a_producer_refuses_jobs_that_are_forgotten(here, tmp_path, policy):
+    check_compacted(here.settings, here.admin)
+    configure(here, here.topics.jobs, "cleanup.policy", policy)
+    ended = run("producer", services(tmp_path)["producer"], here.environment())
+    assert ended.code == 3
+    assert ended.line.startswith(
+        f"topic {here.topics.jobs} at {here.settings.bootstrap_servers} has "
+        f"cleanup.policy={policy}, so that jobs would be forgotten and published twice; correct it"
+    )
 
 
 def test_what_kafka_does_not_say_keeps_nobody_from_beginning(here, caplog):

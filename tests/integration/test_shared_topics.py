@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import ClusterMetadata, ConfigResource, ResourceType
+from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
 from deploy.local import Kafka
 from pairscore.errors import EnvironmentFault, SettingsError
@@ -156,6 +156,19 @@ def test_too_few_partitions_are_one_line(kafka, topic_prefix):
         f"setting PAIRSCORE_KAFKA__PARTITIONS: topic {larger.topics.pairs} has 3 partitions, and "
         "12 are wanted; add them with `python -m shared.topics create`, or lower the setting"
     )
+
+
+def test_jobs_of_more_than_one_partition_are_refused_by_all(fleet):
+    jobs = fleet.topics.jobs
+    for future in fleet.admin.create_topics([NewTopic(jobs, 3)]).values():
+        future.result(SECONDS)
+    wait_until(lambda: fleet.partitions() == {jobs: 3})
+    said = rf"^topic {jobs} at \S+ has 3 partitions and must have one, .*delete it and create it"
+    with pytest.raises(EnvironmentFault, match=said):
+        fleet.create()
+    assert fleet.partitions() == {jobs: 3}
+    with pytest.raises(EnvironmentFault, match=said):
+        check_topics(fleet.settings, fleet.found(), [jobs])
 
 
 def test_more_copies_than_brokers_are_one_line(kafka, topic_prefix):
