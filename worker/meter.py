@@ -23,7 +23,10 @@ _COUNTED = {
 
 
 class Meter:
-    """Counts what is committed, never what might be; called by the loop's thread alone."""
+    """Counts what is committed, and how long rows took when they are finished.
+
+    Called by the loop's thread alone.
+    """
 
     def __init__(self, metrics: Metrics, health: Health) -> None:
         self._metrics = metrics

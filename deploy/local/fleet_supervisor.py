@@ -111,7 +111,7 @@ class Supervisor:
         Raises:
             KeyboardInterrupt: this process was asked to end.
             InputError: a program was told something wrong.
-        EnvironmentFault: one never came to be able to do its work.
+            EnvironmentFault: one never came to be able to do its work.
         """
         deadline = Deadline(seconds, self._clock)
         while True:
