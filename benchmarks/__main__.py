@@ -2,7 +2,7 @@
 
 Nothing is asked of a network: the model has ViT-B/32's shape and random weights, the pictures are
 made. What is compared runs alternately; of each the best round counts. Results go to stdout and to
-.bench/results.json.
+.bench/results.json, which keeps those of a part that is not measured anew.
 """
 
 import argparse
@@ -10,50 +10,68 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from benchmarks.fleet import measure_fleet
+from benchmarks.fleet import check_services, measure_fleet
 from benchmarks.measure import Run, best, run_module, run_pairscore, run_reference
 from benchmarks.models import CAPTION_GFLOP, IMAGE_GFLOP
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
 from pairscore.clip.choice import available_cores
+from pairscore.errors import PairscoreError
 
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
 _FEW, _MANY = 5_000, 100_000
+
+Claim: TypeAlias = tuple[str, float, str, float]
+Part: TypeAlias = Callable[[int, dict[str, float]], list[Claim]]
 
 
 def main() -> int:
     """Measure, print, and give 1 if a requirement was missed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("speed", "memory", "fleet"), default=None)
+    parser.add_argument("--only", choices=tuple(_PARTS), default=None)
     options = parser.parse_args()
+    try:
+        return _measure([options.only] if options.only else list(_PARTS), options.rounds)
+    except PairscoreError as error:
+        print(f"make bench: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _measure(parts: Sequence[str], rounds: int) -> int:
+    if "fleet" in parts:
+        check_services()
     ROOT.mkdir(exist_ok=True)
-    report: dict[str, float] = {}
-    claims: list[tuple[str, float, str, float]] = []
+    claims: list[Claim] = []
     print(f"{_machine()}\n")
-    if options.only in {None, "speed"}:
-        claims += _measure_speed(options.rounds, report)
-    if options.only in {None, "memory"}:
-        claims += _measure_memory(report)
-    if options.only in {None, "fleet"}:
-        claims += measure_fleet(ROOT, options.rounds, report)
+    for part in parts:
+        report: dict[str, float] = {}
+        claims += _PARTS[part](rounds, report)
+        _keep(report)
     print("\n| claim | measured | required |\n|---|---|---|")
     missed = 0
     for claim, measured, relation, required in claims:
         met = measured >= required if relation == ">=" else measured <= required
         missed += not met
         print(f"| {claim} | {measured:.3g} | {relation} {required:.3g}{'' if met else ' MISSED'} |")
-    (ROOT / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     return 1 if missed else 0
 
 
-def _measure_speed(rounds: int, report: dict[str, float]) -> list[tuple[str, float, str, float]]:
+def _keep(report: dict[str, float]) -> None:
+    kept = ROOT / "results.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps(before | report, indent=2) + "\n")
+
+
+def _measure_speed(rounds: int, report: dict[str, float]) -> list[Claim]:
     # In a process of its own, as all that needs memory: a child's peak includes its parent's.
     model = Path(run_module("benchmarks.models", ROOT / "vit-b-32")[0]["folder"])
     names = make_photos(ROOT / "photos")
@@ -115,7 +133,7 @@ def _measure_speed(rounds: int, report: dict[str, float]) -> list[tuple[str, flo
     return claims
 
 
-def _measure_memory(report: dict[str, float]) -> list[tuple[str, float, str, float]]:
+def _measure_memory(_rounds: int, report: dict[str, float]) -> list[Claim]:
     names = make_photos(ROOT / "few", 256)
     peaks: dict[int, int] = {}
     with serving(ROOT / "few") as base:
@@ -153,6 +171,13 @@ def _machine() -> str:
         f"({', '.join(notable)}), load {os.getloadavg()[0]:.1f} before; "
         f"Python {platform.python_version()}, torch {metadata.version('torch')}"
     )
+
+
+_PARTS: Final[dict[str, Part]] = {
+    "speed": _measure_speed,
+    "memory": _measure_memory,
+    "fleet": lambda rounds, report: measure_fleet(ROOT, rounds, report),
+}
 
 
 if __name__ == "__main__":

@@ -21,9 +21,19 @@ _MANY_SCORED: Final = 100_000
 _PHOTOS: Final = 256
 
 
+def check_services() -> None:
+    """Make sure that what `measure_fleet` needs can be had, before anything is measured.
+
+    Raises:
+        Unavailable: it cannot.
+    """
+    with kafka(), postgres():
+        pass
+
+
 def measure_fleet(root: Path, rounds: int, report: dict[str, float]) -> list[Claim]:
-    """Everything, against services of its own; best of `rounds`."""
-    with kafka(native=True) as broker, postgres(native=True) as database:
+    """Everything, against real services; best of `rounds`."""
+    with kafka() as broker, postgres() as database:
         address = ("--bootstrap", broker.bootstrap_servers)
         claims = _measure_model(root, address, rounds, report)
         claims += _measure_services(address, database.url, rounds, report)
