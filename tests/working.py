@@ -79,11 +79,12 @@ class Fleet:
 
     def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
         for row in rows:
-            url = url_of(row)
             pair = PairMessage(
-                job="j", row=row, url=url, caption="a", created_at=datetime.now(UTC)
+                job="j", row=row, url=url_of(row), caption="a", created_at=datetime.now(UTC)
             ).model_copy(update=changes)
-            self.producer.produce(topic or self.topics.pairs, key=key_of(url), value=pair.encode())
+            self.producer.produce(
+                topic or self.topics.pairs, key=key_of(pair.url), value=pair.encode()
+            )
         self.producer.flush(WITHIN)
 
     def publish_bytes(self, value: bytes, key: bytes | None = None) -> None:

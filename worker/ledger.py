@@ -74,6 +74,7 @@ class Ledger(Generic[T]):
         self._states: dict[Partition, _State[T]] = {}
         self._epoch = 0
         self._ready = 0
+        self._ready_bytes = 0
         self._unconfirmed = 0
         self._bytes = 0
 
@@ -86,6 +87,11 @@ class Ledger(Generic[T]):
     def ready(self) -> int:
         """How many outcomes can be published."""
         return self._ready
+
+    @property
+    def ready_bytes(self) -> int:
+        """The sizes of their records."""
+        return self._ready_bytes
 
     @property
     def unconfirmed(self) -> int:
@@ -123,6 +129,7 @@ class Ledger(Generic[T]):
         if state is None:
             return
         self._ready -= len(state.ready)
+        self._ready_bytes -= sum(record.size for record in state.ready)
         for record in (*state.ready, *state.rest):
             self._unconfirmed -= 1
             self._bytes -= record.size
@@ -180,25 +187,39 @@ class Ledger(Generic[T]):
         record._outcome = outcome
         rest, ready = state.rest, state.ready
         while rest and rest[0]._outcome is not _UNRESOLVED:
-            ready.append(rest.popleft())
+            ready.append(head := rest.popleft())
             self._ready += 1
+            self._ready_bytes += head.size
         return True
 
     def plan(
-        self, limit: int | None = None, *, only: Collection[Partition] | None = None
+        self,
+        limit: int | None = None,
+        *,
+        limit_bytes: int | None = None,
+        only: Collection[Partition] | None = None,
     ) -> Plan[T]:
         """The finished outcomes up to each partition's first unfinished record, `limit` at most.
 
+        Their records have `limit_bytes` at most, or there is one only: a plan goes on in any case.
         Of all partitions, or of those in `only`.
         """
+        most = self._ready if limit is None else limit
+        room = self._ready_bytes if limit_bytes is None else limit_bytes
         outcomes: list[T] = []
         offsets: dict[Partition, int] = {}
         taken: dict[Partition, tuple[int, int]] = {}
         for partition, state in self._states.items():
             if only is not None and partition not in only:
                 continue
-            room = len(state.ready) if limit is None else limit - len(outcomes)
-            count = min(room, len(state.ready))
+            count = 0
+            for record in state.ready:
+                if len(outcomes) >= most or (record.size > room and outcomes):
+                    break
+                assert not isinstance(record._outcome, _Unresolved)  # noqa: S101 - for mypy
+                outcomes.append(record._outcome)
+                room -= record.size
+                count += 1
             if count == len(state.ready) and not state.rest and state.end is not None:
                 offsets[partition] = state.end
             elif count > 0:
@@ -206,11 +227,6 @@ class Ledger(Generic[T]):
             else:
                 continue
             taken[partition] = (state.epoch, count)
-            for index, record in enumerate(state.ready):
-                if index == count:
-                    break
-                assert not isinstance(record._outcome, _Unresolved)  # noqa: S101 - for mypy
-                outcomes.append(record._outcome)
         return Plan(tuple(outcomes), offsets, taken)
 
     def confirm(self, plan: Plan[T]) -> None:
@@ -222,6 +238,7 @@ class Ledger(Generic[T]):
             for _ in range(count):
                 record = state.ready.popleft()
                 self._bytes -= record.size
+                self._ready_bytes -= record.size
             self._ready -= count
             self._unconfirmed -= count
             if state.end == plan.offsets[partition]:

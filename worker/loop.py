@@ -32,6 +32,12 @@ from worker.transactions import PUBLISH_SECONDS, Aborted, Fatal, Transactions
 LAST_SECONDS: Final = 4.0
 """What publishing the last outcomes may take beyond the time for ending."""
 
+MOST_BYTES: Final = 32_000_000
+"""A transaction has so many bytes of rows at most, or one row.
+
+With 2,000 of the longest rows, none would be done in its time where the link is slow.
+"""
+
 _log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 1_000
@@ -124,7 +130,7 @@ class Worker:
             self._backpressure,
             self._offsets,
             self._meter,
-            publish=lambda partitions: self._publish(_REVOKED_SECONDS, only=partitions),
+            publish=self._publish_all,
         )
 
     def run(self, stop: Signal) -> None:
@@ -261,15 +267,20 @@ class Worker:
         if now < self._not_before:
             return False
         idle = not self._scoring.in_flight and not self._scoring.waiting
-        ready = self._ledger.ready
-        return idle or ready >= self._pace.rows or now - self._published_at >= self._pace.interval
+        return (
+            idle
+            or self._ledger.ready >= self._pace.rows
+            or self._ledger.ready_bytes >= MOST_BYTES
+            or now - self._published_at >= self._pace.interval
+        )
 
     def _publish(self, seconds: float, *, only: Collection[Partition] | None = None) -> bool:
         """Publish what is finished; False where that is aborted and stays for the next time.
 
-        Some of all partitions, or all of those in `only`.
+        As much as one transaction takes, of all partitions or of those in `only`.
         """
-        plan = self._ledger.plan(self._pace.rows if only is None else None, only=only)
+        rows = self._pace.rows if only is None else None
+        plan = self._ledger.plan(rows, limit_bytes=MOST_BYTES, only=only)
         if not plan:
             self._published_at = self._clock()
             if only is None:
@@ -287,6 +298,14 @@ class Worker:
         self._published_at = self._clock()
         self._meter.committed(plan, self._published_at - started)
         return True
+
+    def _publish_all(self, partitions: Collection[Partition]) -> None:
+        """Publish what is finished of partitions that are to go, unless Kafka takes too long."""
+        deadline = Deadline(_REVOKED_SECONDS, self._clock)
+        while self._ledger.plan(1, only=partitions) and not deadline.passed:
+            self._meter.beat()
+            if not self._publish(deadline.left(), only=partitions):
+                return
 
     def _put_off(self, error: Aborted) -> None:
         """Try the transaction again in a while; but a client may never find its brokers again.

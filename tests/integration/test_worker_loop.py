@@ -16,7 +16,7 @@ from shared.messages import PairMessage, key_of
 from shared.settings import WorkerSettings
 from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
-from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, working
+from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, url_of, working
 from worker import loop
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
@@ -199,6 +199,49 @@ def test_what_is_finished_of_partitions_that_move_is_published_before_they_do(
     finished = [row for row in first.rows() + second.rows() if row < 29]
     assert sorted(finished) == list(range(29))
     assert not set(second.rows()) & set(range(29))
+
+
+def test_as_much_as_a_transaction_takes_waits_for_nothing(fleet, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_BYTES", 1_000)
+    scorer = Told(lambda pair: None if pair.url == url_of(59) else SCORE)
+    fleet.publish(range(60))
+    least = min(len(message.value() or b"") for message in fleet.read(fleet.topics.pairs))
+    with working(fleet, scorer, worker={"id": "w", "commit_interval": 20}):
+        wait_until(lambda: len(scorer.seen) == 60, within=WITHIN)
+        wait_until(lambda: len(fleet.rows()) >= 59 - 1_000 // least, within=10)
+        scorer.finish(range(59, 60))
+    assert fleet.rows() == list(range(60))
+
+
+def test_more_than_one_transaction_takes_is_published_in_several_when_partitions_go(
+    fleet, monkeypatch
+):
+    monkeypatch.setattr(loop, "MOST_BYTES", 1_000)
+    plans: list[int] = []
+
+    class Leaving(Transactions):
+        """Its consumer is to give everything back as soon as the first transaction is done."""
+
+        def publish(self, plan: Plan[Publication], seconds: float) -> None:
+            super().publish(plan, seconds)
+            plans.append(len(plan.outcomes))
+            self._consumer.unsubscribe()
+
+    # All in one partition, of which nothing is finished before its first row is.
+    same = {"url": url_of(0)}
+    fleet.publish(range(31), **same)
+    least = min(len(message.value() or b"") for message in fleet.read(fleet.topics.pairs))
+    first, second = Told(lambda _: None), Told()
+    with working(fleet, first, transactions=Leaving):
+        wait_until(lambda: len(first.kept) == 31, within=WITHIN)
+        for future in reversed(first.kept):
+            future.set_result(SCORE)
+        wait_until(lambda: fleet.rows() == list(range(31)), within=WITHIN)
+    assert max(plans) <= 1_000 // least
+    with working(fleet, second):
+        fleet.publish(range(31, 32))
+        wait_until(lambda: fleet.rows() == list(range(32)), within=WITHIN)
+    assert second.rows() == [31]
 
 
 def test_defect_of_the_scorer_ends_the_worker(fleet):

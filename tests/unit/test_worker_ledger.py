@@ -1,5 +1,7 @@
 """The ledger, example by example and against a naive model."""
 
+import itertools
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -75,6 +77,29 @@ def test_limit_bounds_the_plan_and_its_offsets(ledger):
     assert plan.offsets == {A: 3, B: 1}
     ledger.confirm(plan)
     assert ledger.plan(4).outcomes == ("1.1", "1.2")
+
+
+def test_bytes_bound_the_plan_and_its_offsets(ledger):
+    ledger.assign(B)
+    for partition in (A, B):
+        for offset, size in enumerate([10, 20, 30]):
+            ledger.resolve(ledger.observe(partition, offset, size), f"{partition[1]}.{offset}")
+    plan = ledger.plan(limit_bytes=70)
+    assert (plan.outcomes, plan.offsets) == (("0.0", "0.1", "0.2", "1.0"), {A: 3, B: 1})
+    ledger.confirm(plan)
+    assert ledger.ready_bytes == 50
+    assert ledger.plan(limit_bytes=49).outcomes == ("1.1",)
+
+
+def test_record_of_more_than_the_bytes_is_planned_alone(ledger):
+    ledger.assign(B)
+    for partition, size in ((A, 101), (B, 0), (A, 5)):
+        offset = ledger.next_offset(partition)
+        ledger.resolve(ledger.observe(partition, offset, size), f"{partition[1]}.{offset}")
+    for outcomes in (("0.0",), ("0.1", "1.0")):
+        plan = ledger.plan(limit_bytes=100)
+        assert plan.outcomes == outcomes
+        ledger.confirm(plan)
 
 
 def test_plan_of_some_partitions_leaves_the_others(ledger):
@@ -196,6 +221,7 @@ class AgainstModel(RuleBasedStateMachine):
         self.position: dict[int, int] = {}
         self.committed: dict[int, int] = {0: 0, 1: 0, 2: 0}
         self.open: dict[int, dict[int, bool]] = {}  # observed now: offset -> finished
+        self.sizes: dict[tuple[int, int], int] = {}
         self.published: list[tuple[int, int]] = []
         self.pending: Plan[tuple[int, int]] | None = None
 
@@ -214,8 +240,13 @@ class AgainstModel(RuleBasedStateMachine):
         self.open.pop(number, None)
         self.pending = None
 
-    @rule(number=st.sampled_from([0, 1, 2]), gap=st.integers(0, 3), target=records)
-    def observe(self, number, gap):
+    @rule(
+        number=st.sampled_from([0, 1, 2]),
+        gap=st.integers(0, 3),
+        size=st.integers(0, 5),
+        target=records,
+    )
+    def observe(self, number, gap, size):
         if number not in self.assigned:
             return multiple()
         later = [offset for offset in self.log[number] if offset >= self.position[number]]
@@ -226,7 +257,8 @@ class AgainstModel(RuleBasedStateMachine):
             self.log[number].append(offset)
         self.position[number] = offset + 1
         self.open[number][offset] = False
-        return self.ledger.observe(("t", number), offset)
+        self.sizes[number, offset] = size
+        return self.ledger.observe(("t", number), offset, size)
 
     @rule(record=consumes(records))
     def resolve(self, record: Record[tuple[int, int]]):
@@ -236,10 +268,33 @@ class AgainstModel(RuleBasedStateMachine):
             assert self.open[number][record.offset] is False
             self.open[number][record.offset] = True
 
-    @rule(limit=st.one_of(st.none(), st.integers(1, 4)))
-    def plan(self, limit):
-        self.pending = self.ledger.plan(limit)
-        assert limit is None or len(self.pending.outcomes) <= limit
+    def finished(self, number):
+        """The offsets before the first that is unfinished."""
+        offsets = sorted(self.open[number])
+        return list(itertools.takewhile(self.open[number].__getitem__, offsets))
+
+    @rule(
+        limit=st.one_of(st.none(), st.integers(1, 4)),
+        limit_bytes=st.one_of(st.none(), st.integers(1, 12)),
+        only=st.one_of(st.none(), st.sets(st.sampled_from([0, 1, 2]))),
+    )
+    def plan(self, limit, limit_bytes, only):
+        some = None if only is None else {("t", number) for number in only}
+        self.pending = self.ledger.plan(limit, limit_bytes=limit_bytes, only=some)
+        planned = self.pending.outcomes
+        size = sum(self.sizes[each] for each in planned)
+        assert limit is None or len(planned) <= limit
+        assert limit_bytes is None or size <= limit_bytes or len(planned) == 1
+        for number in self.assigned:
+            finished = [(number, offset) for offset in self.finished(number)]
+            taken = [each for each in planned if each[0] == number]
+            assert taken == finished[: len(taken)]
+            if only is not None and number not in only:
+                assert not taken
+            elif len(taken) < len(finished):
+                more = size + self.sizes[finished[len(taken)]]
+                assert len(planned) == limit or (limit_bytes is not None and more > limit_bytes)
+                assert planned
         for (_, number), offset in self.pending.offsets.items():
             unfinished = [o for o, done in self.open[number].items() if not done]
             assert offset <= min(unfinished, default=offset)
@@ -269,13 +324,12 @@ class AgainstModel(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self):
         assert self.ledger.unconfirmed == sum(len(each) for each in self.open.values())
-        ready = 0
-        for each in self.open.values():
-            for offset in sorted(each):
-                if not each[offset]:
-                    break
-                ready += 1
-        assert self.ledger.ready == ready
+        assert self.ledger.unconfirmed_bytes == sum(
+            self.sizes[number, offset] for number, each in self.open.items() for offset in each
+        )
+        ready = [(number, offset) for number in self.open for offset in self.finished(number)]
+        assert self.ledger.ready == len(ready)
+        assert self.ledger.ready_bytes == sum(self.sizes[each] for each in ready)
 
 
 AgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
