@@ -175,6 +175,13 @@ class Place:
             self._producer.init_transactions(DEADLINE)
         return self._producer
 
+    def forget_producer(self) -> None:
+        """Publish with another from now on: after brokers hung, this one may never find them again.
+
+        See `shared.clients.REDISCOVERY`; the services begin anew then.
+        """
+        self._producer = None
+
     def publish(self, messages: Iterable[ScoreMessage | JobMessage], at_once: int = 1000) -> None:
         """Publish messages in transactions, outcomes by their URLs' partitions."""
         values = list(messages)

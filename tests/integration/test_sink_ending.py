@@ -72,6 +72,7 @@ def test_sinks_whose_kafka_hangs_end_in_order_when_they_are_asked_to(
                     assert seconds < END_SECONDS
         finally:
             broker.resume(1)
+    where.forget_producer()
     where.publish([*job.scores[300:], job.closed])
     fleet.start()
     with where.sink():
@@ -103,6 +104,7 @@ def test_a_sink_that_takes_partitions_over_when_kafka_hangs_is_ended_in_time(
     assert END_SECONDS <= seconds < END_SECONDS + MARGIN
     assert sink.said("not ended 10 s after being asked to")
     more = plain_job("after", 300, tmp_path / "in")
+    where.forget_producer()
     where.publish([*more.scores, more.closed])
     fleet.start()
     fleet.finish("after")
