@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Final
@@ -48,6 +49,7 @@ class StopSignal:
     def __init__(self) -> None:
         self._asked = False
         self._number: int | None = None
+        self._at_stake = True
         # Not an Event: a handler that sets one while the same thread enters `wait` blocks for
         # ever. Of the queues, only this one may be put to by a handler at any moment.
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -64,6 +66,18 @@ class StopSignal:
             threading.Thread(
                 target=self._enforce, args=(grace,), name="shutdown", daemon=True
             ).start()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """While entered nothing is at stake: asked to, the process ends at once, with 0.
+
+        That is, where `install` was given a `grace`.
+        """
+        self._at_stake = False
+        try:
+            yield
+        finally:
+            self._at_stake = True
 
     @property
     def asked(self) -> bool:
@@ -93,6 +107,9 @@ class StopSignal:
     def _enforce(self, grace: float) -> None:
         while not self.wait(_FOREVER_SECONDS):
             pass
+        if not self._at_stake:
+            _log.info("asked to end before it had begun")
+            os._exit(0)
         time.sleep(grace)
         _log.critical(
             "not ended %.0f s after being asked to, as if Kafka or the store were away; what is "

@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from threading import Thread
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer
@@ -34,6 +35,7 @@ from worker.transactions import Transactions
 
 GROUP: Final = "worker"
 _SCORER_SECONDS: Final = 240.0
+_CLOSE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 _READING: Final = {
     "enable.partition.eof": True,
@@ -98,62 +100,63 @@ def run(
     """
     topics = Topics.of(settings.kafka)
     with ExitStack() as stack:
-        name = stack.enter_context(worker_identity(settings.worker.id))
-        health = Health(settings.worker.stall_seconds)
-        metrics = Metrics("worker")
-        meter = Meter(metrics, health)
-        connection = Connection(settings.kafka)
-        admin = make_admin(connection)
-        found = connect(connection, admin)
-        check_topics(settings.kafka, found, topics.all)
-        check_room(settings.kafka, admin, topics.of_outcomes)
-        check_coordinators(settings.kafka, admin, found, Coordinator)
-        # Not before: what keeps a worker from beginning is all that is said.
-        stack.enter_context(serving(settings.telemetry, metrics, health))
-        # Before it joins: partitions should not wait for a model that is being loaded.
-        health.ready(False, "loading the model")
-        own = _of_one_attempt(settings)
-        scorer = (make_scorer or _load)(own)
-        stack.callback(scorer.close)
-        meter.model(_describe(scorer))
-        health.ready(False, "no partitions are assigned")
-        consumer = make_consumer(connection, group=GROUP, extra=_READING)
-        producer = make_producer(connection, transactional_id=f"worker.{name}")
-        pause, resume = pause_and_resume(consumer)
-        parts = Parts(
-            consumer=consumer,
-            transactions=make_transactions(producer, consumer),
-            ledger=ledger or Ledger(),
-            scoring=Scoring(
-                scorer,
-                least=4 * settings.fetch.concurrency,
-                most=settings.worker.in_flight,
-                patience=_patience(own),
-            ),
-            parking=Parking(),
-            backpressure=Backpressure(
-                limit=settings.window,
-                limit_bytes=settings.worker.window_bytes,
-                reserve=settings.window,
-                urgent=topics.interactive,
-                pause=pause,
-                resume=resume,
-            ),
-            intake=Intake(topics, settings.kafka.max_message_bytes),
-            publisher=Publisher(
-                settings.kafka,
-                attempts=settings.fetch.attempts,
-                fingerprint=scorer.fingerprint,
-                worker=name,
-            ),
-            meter=meter,
-        )
-        pace = Pace(
-            window=settings.window,
-            rows=settings.worker.commit_rows,
-            interval=settings.worker.commit_interval,
-            shutdown=settings.worker.shutdown_seconds,
-        )
+        with stop.starting():
+            name = stack.enter_context(worker_identity(settings.worker.id))
+            health = Health(settings.worker.stall_seconds)
+            metrics = Metrics("worker")
+            meter = Meter(metrics, health)
+            connection = Connection(settings.kafka)
+            admin = make_admin(connection)
+            found = connect(connection, admin)
+            check_topics(settings.kafka, found, topics.all)
+            check_room(settings.kafka, admin, topics.of_outcomes)
+            check_coordinators(settings.kafka, admin, found, Coordinator)
+            # Not before: what keeps a worker from beginning is all that is said.
+            stack.enter_context(serving(settings.telemetry, metrics, health))
+            # Before it joins: partitions should not wait for a model that is being loaded.
+            health.ready(False, "loading the model")
+            own = _of_one_attempt(settings)
+            scorer = (make_scorer or _load)(own)
+            stack.callback(_close, scorer)
+            meter.model(_describe(scorer))
+            health.ready(False, "no partitions are assigned")
+            consumer = make_consumer(connection, group=GROUP, extra=_READING)
+            producer = make_producer(connection, transactional_id=f"worker.{name}")
+            pause, resume = pause_and_resume(consumer)
+            parts = Parts(
+                consumer=consumer,
+                transactions=make_transactions(producer, consumer),
+                ledger=ledger or Ledger(),
+                scoring=Scoring(
+                    scorer,
+                    least=4 * settings.fetch.concurrency,
+                    most=settings.worker.in_flight,
+                    patience=_patience(own),
+                ),
+                parking=Parking(),
+                backpressure=Backpressure(
+                    limit=settings.window,
+                    limit_bytes=settings.worker.window_bytes,
+                    reserve=settings.window,
+                    urgent=topics.interactive,
+                    pause=pause,
+                    resume=resume,
+                ),
+                intake=Intake(topics, settings.kafka.max_message_bytes),
+                publisher=Publisher(
+                    settings.kafka,
+                    attempts=settings.fetch.attempts,
+                    fingerprint=scorer.fingerprint,
+                    worker=name,
+                ),
+                meter=meter,
+            )
+            pace = Pace(
+                window=settings.window,
+                rows=settings.worker.commit_rows,
+                interval=settings.worker.commit_interval,
+                shutdown=settings.worker.shutdown_seconds,
+            )
         _log.info("worker %s reads %s", name, ", ".join(topics.to_score))
         with Watchdog(health, settings.worker.stall_seconds, name="worker"):
             Worker(parts, topics, pace).run(stop)
@@ -164,6 +167,13 @@ def _load(settings: Settings) -> Scorer:
     from pairscore.scorer import Scorer as RealScorer  # torch: seconds, after what can be refused
 
     return RealScorer(settings)
+
+
+def _close(scorer: Scorer) -> None:
+    """Close it, or let it be: its threads may hang, and the process ends without them."""
+    closing = Thread(target=scorer.close, name="close scorer", daemon=True)
+    closing.start()
+    closing.join(_CLOSE_SECONDS)
 
 
 def _describe(scorer: Scorer) -> dict[str, str]:

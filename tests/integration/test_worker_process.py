@@ -37,11 +37,11 @@ def refused(fleet: Fleet, **more: str) -> Ended:
 
 
 @contextmanager
-def told(fleet: Fleet, seconds: str, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+def told(fleet: Fleet, what: str, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process with a scorer that is told; killed on leaving."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.told_worker", seconds],
+            [sys.executable, "-m", "tests.told_worker", *what.split()],
             cwd=ROOT,
             env=environment(fleet, **more),
             stderr=file,
@@ -102,6 +102,42 @@ def test_row_that_never_comes_out_of_the_scorer_ends_the_worker_and_is_named(fle
     assert "offset 0, job j, row 0" in said
     with working(fleet, Told()):
         wait_until(lambda: fleet.rows() == [0], within=WITHIN)
+
+
+def hangs(log: Path) -> bool:
+    return "hangs now" in log.read_text()
+
+
+def seconds_to_end(process: subprocess.Popen[bytes], code: int) -> float:
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WITHIN) == code
+    return time.monotonic() - started
+
+
+def test_asked_to_end_while_its_model_loads_it_ends_at_once(fleet, tmp_path):
+    with told(fleet, "0 loading", tmp_path / "log") as process:
+        wait_until(lambda: hangs(tmp_path / "log"), within=WITHIN)
+        assert seconds_to_end(process, 0) < 2
+    assert "asked to end before it had begun" in (tmp_path / "log").read_text()
+
+
+def test_scorer_that_hangs_when_it_is_closed_does_not_keep_a_drained_worker(fleet, tmp_path):
+    fleet.publish(range(9))
+    with told(fleet, "0 closing", tmp_path / "log") as process:
+        wait_until(lambda: fleet.rows() == list(range(9)), within=WITHIN)
+        assert seconds_to_end(process, 0) < 10
+    assert hangs(tmp_path / "log")
+
+
+def test_scorer_that_hangs_when_it_is_closed_does_not_keep_what_was_fatal_to_itself(
+    fleet, tmp_path
+):
+    fleet.publish(range(1))
+    with told(fleet, "0 fatal", tmp_path / "log") as process:
+        wait_until(lambda: hangs(tmp_path / "log"), within=WITHIN)
+        assert process.wait(10) == 3
+    assert "worker: as it was told to" in (tmp_path / "log").read_text()
 
 
 @pytest.fixture(scope="module")
