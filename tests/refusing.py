@@ -32,13 +32,17 @@ class Ended:
 
 
 def services(folder: Path) -> Mapping[str, list[str]]:
-    """The command of each service, by the name it gives itself; what they need is in `folder`."""
+    """The command of each service, by the name it gives itself; what they need is in `folder`.
+
+    The Postgres sink's database is to be in the environment.
+    """
     source = folder / "in.csv"
     source.write_text("url,caption\nhttp://e.org/1.jpg,a cat\n")
     return {
         "worker": ["worker", "--model", "demo"],
         "producer": ["producer", "csv", str(source)],
         "sink csv": ["sink", "csv", "--results", str(folder / "results")],
+        "sink postgres": ["sink", "postgres"],
     }
 
 

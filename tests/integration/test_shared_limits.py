@@ -18,12 +18,19 @@ from shared.connection import Connection
 from shared.limits import Coordinator, check_compacted, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
 from tests.fetching import wait_until
+from tests.postgres_sinks import database
 from tests.producing import Place, place
 from tests.publishing import Publisher
 from tests.refusing import run, run_all, services
 from tests.services import had
 
 FACTOR = "transaction.state.log.replication.factor"
+
+
+@pytest.fixture
+def database_url(postgres_service) -> Iterator[str]:
+    with database(postgres_service.url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -130,17 +137,22 @@ def odd() -> Iterator[Odd]:
             yield Odd(kafka.bootstrap_servers, f"127.0.0.1:{away}", f"127.0.0.1:{nowhere}")
 
 
-def test_brokers_too_few_for_transactions_are_named_by_their_setting(odd, topic_prefix, tmp_path):
+def test_brokers_too_few_for_transactions_are_named_by_their_setting(
+    odd, topic_prefix, tmp_path, database_url
+):
     there = place(odd.bootstrap_servers, topic_prefix)
     # The CSV sink publishes nothing, and is in no group.
-    commands = {name: services(tmp_path)[name] for name in ("worker", "producer")}
-    worker, producer = run_all(commands, there.environment())
-    for ended in (worker, producer):
+    commands = {name: each for name, each in services(tmp_path).items() if name != "sink csv"}
+    environment = there.environment(PAIRSCORE_POSTGRES_URL=database_url)
+    worker, producer, sink = run_all(commands, environment)
+    for ended in (worker, producer, sink):
         assert ended.code == 3
         assert ended.line.startswith(f"Kafka at {odd.bootstrap_servers} cannot coordinate ")
-        assert f"{FACTOR} is 3" in ended.line
         assert "there is 1 broker;" in ended.line
-    assert "offsets.topic.replication.factor is 3" in worker.line
+    for publishes in (worker, producer):
+        assert f"{FACTOR} is 3" in publishes.line
+    for in_group in (worker, sink):
+        assert "offsets.topic.replication.factor is 3" in in_group.line
     assert there.jobs() == {}
 
 
@@ -163,10 +175,12 @@ def test_brokers_that_coordinate_already_are_not_asked_how(kafka, topic_prefix):
     check_coordinators(settings, admin, found, [Coordinator.TRANSACTIONS])
 
 
-def test_a_broker_that_is_not_there_is_one_line_of_every_service(here, tmp_path):
+def test_a_broker_that_is_not_there_is_one_line_of_every_service(here, tmp_path, database_url):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "127.0.0.1:{1}".format(*taken.getsockname())
-    environment = here.environment(PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address)
+    environment = here.environment(
+        PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=address, PAIRSCORE_POSTGRES_URL=database_url
+    )
     for ended in run_all(services(tmp_path), environment):
         assert ended.code == 3
         assert ended.line == (
@@ -176,9 +190,13 @@ def test_a_broker_that_is_not_there_is_one_line_of_every_service(here, tmp_path)
         )
 
 
-def test_an_advertised_address_that_cannot_be_reached_is_named(odd, topic_prefix, tmp_path):
+def test_an_advertised_address_that_cannot_be_reached_is_named(
+    odd, topic_prefix, tmp_path, database_url
+):
     there = place(odd.bootstrap_servers, topic_prefix)
-    environment = there.environment(PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=odd.leading_away)
+    environment = there.environment(
+        PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=odd.leading_away, PAIRSCORE_POSTGRES_URL=database_url
+    )
     for ended in run_all(services(tmp_path), environment):
         assert ended.code == 3
         assert ended.line.startswith(

@@ -22,6 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 from deploy.local import kafka as kafka_context
 from deploy.local.broker import listeners
 from deploy.local.ports import free_ports
+from tests.faults.processes import clean_environment
+from tests.postgres_sinks import database
+from tests.refusing import run_all, services
 from tests.services import had
 
 SECONDS = 60.0
@@ -138,6 +141,24 @@ def test_a_refused_login_is_one_line_at_once(strict, listener, changes, why):
     assert said.endswith("); check security.protocol, the user and the password in it\n")
     assert "secret" not in said
     assert seconds < 10
+
+
+def test_a_refused_login_is_one_line_of_every_service(strict, tmp_path, postgres_service):
+    properties = json.dumps({**LOGIN, "sasl.password": "wrong-and-secret"})
+    with database(postgres_service.url) as url:
+        environment = {
+            **clean_environment(),
+            "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": strict.address("login"),
+            "PAIRSCORE_KAFKA__PROPERTIES": properties,
+            "PAIRSCORE_POSTGRES_URL": url,
+            "PAIRSCORE_TELEMETRY__PORT": "0",
+        }
+        found = run_all(services(tmp_path), environment)
+    for ended in found:
+        assert ended.code == 3
+        assert ended.line.startswith(REFUSED.format(strict.address("login")))
+        assert ended.line.endswith("); check security.protocol, the user and the password in it")
+        assert "secret" not in ended.line
 
 
 def test_a_certificate_of_a_stranger_is_one_line_at_once(strict):
