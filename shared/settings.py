@@ -157,7 +157,7 @@ class WorkerOptions(BaseModel):
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
         description="its own in the fleet, and the same when it comes back; default: the host's "
-        "name, with a number where several run on one host",
+        "name, with the user's number and one where several run on one host",
     )
     commit_interval: float = Field(
         default=0.5, gt=0, le=20, description="longest time a finished row waits for others"

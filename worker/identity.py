@@ -25,6 +25,8 @@ _MOST: Final = 1_000
 def worker_identity(chosen: str | None, folder: Path | None = None) -> Iterator[str]:
     """The name, held until the end of the block or of the process.
 
+    By default the host's, with the number of a user who is not root, and one of the user's workers.
+
     Args:
         chosen: a name given by the user, who then sees to it that it is the only one.
         folder: of the lock files by which workers of one host tell each other apart; default: one
@@ -36,25 +38,27 @@ def worker_identity(chosen: str | None, folder: Path | None = None) -> Iterator[
     if chosen is not None:
         yield chosen
         return
+    user = os.getuid()
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()) or "worker"
-    folder = folder or Path(tempfile.gettempdir()) / f"pairscore-workers-{os.getuid()}"
+    name = host if user == 0 else f"{host}-u{user}"  # users do not see each other's lock files
+    folder = folder or Path(tempfile.gettempdir()) / f"pairscore-workers-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        number, lock = _first_free(folder, host)
+        number, lock = _first_free(folder, name)
     except OSError as error:
         raise EnvironmentFault(
             f"{folder}: cannot be written ({error.strerror or error}); set PAIRSCORE_WORKER__ID to "
             "a name that no other worker has"
         ) from None
     try:
-        yield host if number == 0 else f"{host}-{number}"
+        yield name if number == 0 else f"{name}-{number}"
     finally:
         lock.release()
 
 
-def _first_free(folder: Path, host: str) -> tuple[int, FileLock]:
+def _first_free(folder: Path, name: str) -> tuple[int, FileLock]:
     for number in range(_MOST):
-        lock = FileLock(folder / f"{host}-{number}.lock")
+        lock = FileLock(folder / f"{name}-{number}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -59,11 +59,7 @@ class Transactions:
         try:
             self._patiently(lambda: self._producer.init_transactions(_STEP_SECONDS), deadline)
         except KafkaException as error:
-            raise Fatal(
-                f"transactions cannot be begun: {_said(error)}; if the brokers run, see whether "
-                "transaction.state.log.replication.factor and transaction.state.log.min.isr are no "
-                "more than there are brokers"
-            ) from error
+            raise Fatal(_not_begun(error.args[0])) from error
 
     def publish(self, plan: Plan[Publication], seconds: float) -> None:
         """Publish a plan; when this returns, it is committed.
@@ -181,9 +177,18 @@ def _explain(error: KafkaError) -> str:
     return f"Kafka: {said}; the worker must start anew"
 
 
-def _said(error: KafkaException) -> str:
-    found: KafkaError = error.args[0]
-    return describe(found)
+def _not_begun(error: KafkaError) -> str:
+    if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+        help_ = (
+            "let the worker's user Describe and Write the transactional ids that begin with "
+            "PAIRSCORE_KAFKA__TOPIC_PREFIX and worker. (`kafka-acls.sh --transactional-id`)"
+        )
+    else:
+        help_ = (
+            "if the brokers run, see whether transaction.state.log.replication.factor and "
+            "transaction.state.log.min.isr are no more than there are brokers"
+        )
+    return f"transactions cannot be begun: {describe(error)}; {help_}"
 
 
 def _timed_out() -> KafkaException:

@@ -12,6 +12,13 @@ from typing import Any
 
 import pytest
 import trustme
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,7 +31,8 @@ from deploy.local.broker import listeners
 from deploy.local.ports import free_ports
 from tests.faults.processes import clean_environment
 from tests.postgres_sinks import database
-from tests.refusing import run_all, services
+from tests.producing import place
+from tests.refusing import run, run_all, services
 from tests.services import had
 
 SECONDS = 60.0
@@ -69,6 +77,9 @@ class Strict:
                 found[which] += f",{name.upper()}://127.0.0.1:{port}"
         found["listener.security.protocol.map"] += ",LOGIN:SASL_PLAINTEXT,TLS:SSL,BOTH:SASL_SSL"
         found["sasl.enabled.mechanisms"] = "PLAIN"
+        found["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        found["allow.everyone.if.no.acl.found"] = "true"
+        found["super.users"] = "User:ANONYMOUS"
         for name in ("login", "both"):
             found[f"listener.name.{name}.plain.sasl.jaas.config"] = (
                 "org.apache.kafka.common.security.plain.PlainLoginModule required "
@@ -159,6 +170,33 @@ def test_a_refused_login_is_one_line_of_every_service(strict, tmp_path, postgres
         assert ended.line.startswith(REFUSED.format(strict.address("login")))
         assert ended.line.endswith("); check security.protocol, the user and the password in it")
         assert "secret" not in ended.line
+
+
+def test_a_worker_that_may_use_no_transactional_id_says_whose_right_is_missing(
+    strict, topic_prefix, tmp_path
+):
+    there = place(strict.address("plain"), topic_prefix)
+    none = AclBinding(
+        ResourceType.TRANSACTIONAL_ID,
+        f"{topic_prefix}worker.",
+        ResourcePatternType.PREFIXED,
+        "User:fleet",
+        "*",
+        AclOperation.ALL,
+        AclPermissionType.DENY,
+    )
+    for made in there.admin.create_acls([none]).values():
+        made.result(20)
+    environment = there.environment(
+        PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=strict.address("login"),
+        PAIRSCORE_KAFKA__PROPERTIES=json.dumps(LOGIN),
+    )
+    ended = run("worker", services(tmp_path)["worker"], environment)
+    assert ended.code == 3
+    last = ended.said.splitlines()[-1]
+    assert last.startswith("worker: transactions cannot be begun: ")
+    assert "Transactional Id authorization failed" in last
+    assert "let the worker's user Describe and Write the transactional ids that begin" in last
 
 
 def test_a_certificate_of_a_stranger_is_one_line_at_once(strict):

@@ -1,5 +1,6 @@
 """The worker's pure parts: what comes of a record, where it waits, and who is paused."""
 
+import os
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -310,6 +311,15 @@ def test_workers_of_one_host_have_names_of_their_own_and_get_them_back(tmp_path)
             assert again == second
     with worker_identity(None, tmp_path) as again:
         assert again == first
+
+
+def test_workers_of_two_users_of_one_host_have_names_of_their_own(tmp_path, monkeypatch):
+    names = set()
+    for user in (0, 1000, 1001):
+        monkeypatch.setattr(os, "getuid", lambda user=user: user)
+        with worker_identity(None, tmp_path / str(user)) as name:
+            names.add(name)
+    assert len(names) == 3
 
 
 def test_chosen_name_is_taken_as_it_is(tmp_path):
