@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import requests
 from confluent_kafka import Message, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
 from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
@@ -172,3 +174,16 @@ def working(
     assert not thread.is_alive()
     if errors:
         raise errors[0]
+
+
+def said_by_worker(port: int) -> Mapping[str, float]:
+    """Every sample of a worker's metrics, by its name and the value of its label, if it has one."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=WITHIN).text
+    return {
+        "/".join((sample.name.removeprefix("pairscore_worker_"), *sample.labels.values())): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("pairscore_worker_")
+    }

@@ -86,19 +86,6 @@ def test_urgent_rows_overtake_those_that_wait(fleet):
         wait_until(lambda: fleet.rows() == list(range(510)), within=WITHIN)
 
 
-def test_full_window_takes_no_more_until_there_is_room(fleet):
-    scorer = Told(lambda _: None)
-    fleet.publish(range(600))
-    with working(fleet, scorer, window=100, worker={"id": "w", "in_flight": 1_000}):
-        wait_until(lambda: len(scorer.seen) >= 100, within=WITHIN)
-        fleet.publish(range(600, 601))
-        assert len(scorer.seen) <= 101
-        scorer.answer = lambda _: SCORE
-        for future in scorer.kept:
-            future.set_result(SCORE)
-        wait_until(lambda: fleet.rows() == list(range(601)), within=WITHIN)
-
-
 def test_rows_behind_an_unfinished_one_are_published_after_it(fleet):
     scorer = Told(lambda pair: None if pair.url.endswith("/0.jpg") else SCORE)
     same = {"url": "http://e.org/0.jpg"}

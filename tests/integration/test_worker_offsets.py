@@ -8,12 +8,13 @@ import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
 
 from deploy import local
+from deploy.local.ports import free_ports
 from shared.clients import make_consumer, make_producer
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
 from tests.fetching import wait_until
 from tests.services import had
-from tests.working import SCORE, WITHIN, Fleet, Told, working
+from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, working
 from worker import offsets
 from worker.__main__ import GROUP
 from worker.ledger import Ledger, Plan
@@ -79,11 +80,12 @@ def test_records_that_kafka_deleted_unread_are_said_to_be_missing(fleet, caplog)
 
 
 def test_records_that_kafka_deletes_while_a_worker_is_behind_are_said_to_be_missing(fleet, caplog):
+    [port] = free_ports(1)
     scorer = Told(lambda _: None)
     fleet.publish(range(30))
-    with working(fleet, scorer, window=3):
+    with working(fleet, scorer, window=3, telemetry={"port": port}):
         wait_until(lambda: len(scorer.kept) >= 3, within=WITHIN)
-        time.sleep(1)  # in which more would come, were not all partitions paused
+        wait_until(lambda: said_by_worker(port)["paused_partitions"] >= 3, within=WITHIN)
         taken = len(scorer.kept)
         ends = [TopicPartition(fleet.topics.pairs, number, OFFSET_END) for number in range(3)]
         for future in fleet.admin.delete_records(ends).values():

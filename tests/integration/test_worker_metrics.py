@@ -1,0 +1,80 @@
+"""What a worker tells of itself on its port is what it did."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import requests
+
+from deploy.local.ports import free_ports
+from pairscore.pair import Failure, Reason
+from tests.fetching import wait_until
+from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, working
+
+PASSING = Failure(Reason.HTTP_ERROR, "503", retryable=True)
+GONE = Failure(Reason.HTTP_ERROR, "404", retryable=False)
+
+
+@pytest.fixture
+def fleet(kafka, topic_prefix):
+    return Fleet(kafka.bootstrap_servers, topic_prefix, retry_delays=(1,))
+
+
+def ready(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=WITHIN).ok
+    except requests.ConnectionError:
+        return False
+
+
+def tells(port: int, told: Callable[[Mapping[str, float]], bool]) -> Callable[[], bool]:
+    return lambda: told(said_by_worker(port))
+
+
+def test_counters_are_what_was_published(fleet):
+    answers = {"0.jpg": PASSING, "1.jpg": GONE, "2.jpg": GONE}
+    [port] = free_ports(1)
+    scorer = Told(lambda pair: answers.get(pair.url.rpartition("/")[2], SCORE))
+    with working(fleet, scorer, telemetry={"port": port}):
+        wait_until(lambda: ready(port), within=WITHIN)
+        fleet.publish(range(30))
+        fleet.publish_bytes(b"no message")
+        wait_until(lambda: fleet.rows() == list(range(30)), within=WITHIN)
+        wait_until(tells(port, lambda now: now["unconfirmed"] == 0), within=WITHIN)
+        found = said_by_worker(port)
+    tier = fleet.topics.retries[0].topic
+    expected = {
+        "outcomes_total/": 27,
+        f"outcomes_total/{Reason.HTTP_ERROR.value}": 3,
+        "retries_total/1": 3,
+        f"records_total/{fleet.topics.pairs}": 31,
+        f"records_total/{tier}": 3,
+        "row_seconds_count": 30,
+        "assigned_partitions": 9,
+        "paused_partitions": 0,
+        "in_flight": 0,
+        "unconfirmed_bytes": 0,
+        "commits_total/committed": found["commit_seconds_count"],
+        f"oldest_unread_seconds/{fleet.topics.pairs}": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert sum(v for name, v in found.items() if name.startswith("dead_letters_total/")) == 1
+    assert found["commits_total/committed"] >= 2
+    assert found["row_seconds_sum"] >= 3, "one was tried again three times, after a second each"
+
+
+def test_full_window_pauses_every_partition_until_there_is_room(fleet):
+    [port] = free_ports(1)
+    scorer = Told(lambda _: None)
+    fleet.publish(range(600))
+    worker = {"id": "w", "in_flight": 1_000}
+    with working(fleet, scorer, window=100, worker=worker, telemetry={"port": port}):
+        wait_until(lambda: len(scorer.seen) >= 100 and ready(port), within=WITHIN)
+        wait_until(tells(port, lambda now: now["paused_partitions"] >= 3), within=WITHIN)
+        found = said_by_worker(port)
+        assert 100 <= found["unconfirmed"] <= 101
+        assert found["in_flight"] == found["unconfirmed"] == len(scorer.seen)
+        scorer.answer = lambda _: SCORE
+        for future in scorer.kept:
+            future.set_result(SCORE)
+        wait_until(lambda: fleet.rows() == list(range(600)), within=WITHIN)
+        wait_until(tells(port, lambda now: now["paused_partitions"] == 0), within=WITHIN)
