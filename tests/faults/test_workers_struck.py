@@ -74,11 +74,13 @@ def test_workers_hang_and_go_on_as_zombies(stage: Stage, tell: Tell, protocol: s
         tally.check()
 
 
-def test_workers_hang_inside_of_transactions(stage: Stage, tell: Tell) -> None:
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_workers_hang_inside_of_transactions(stage: Stage, tell: Tell, protocol: str) -> None:
+    settings = {"kafka__group_protocol": protocol}
     points = [Point.BEFORE_SEND_OFFSETS, Point.BEFORE_COMMIT]
     if stage.scale.long:
         points = list(Point)
-    with fleet(stage, "hung", workers=1) as run:
+    with fleet(stage, f"hung-{protocol}", settings, workers=1) as run:
         feed = run.feed()
         for two in zip(points[::2], points[1::2], strict=True):
             struck = [run.start_worker(iter([fate("STOP", run, point)])) for point in two]

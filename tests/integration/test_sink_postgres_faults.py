@@ -8,7 +8,8 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 
 from shared.messages import ScoreMessage
 from shared.results.postgres import PostgresResults
+from tests.faults.telling import TOLD
 from tests.fetching import wait_until
 from tests.postgres_sinks import Sinks, ask, database, hang, sinks
 from tests.sinking import DEADLINE, Job, Place, Sink, place, plain_job
@@ -38,6 +40,13 @@ def url(postgres_service) -> Iterator[str]:
 @pytest.fixture
 def long(pytestconfig) -> bool:
     return bool(pytestconfig.getoption("long_faults", default=False))
+
+
+@pytest.fixture
+def tell(request) -> Callable[[str], None]:
+    """Show a line at the end of the run."""
+    name = request.node.name.removeprefix("test_").replace("_", " ")
+    return lambda what: request.node.user_properties.append((TOLD, f"{name}: {what}"))
 
 
 def pause(seconds: float) -> None:
@@ -72,15 +81,21 @@ class Feed:
         self._place.publish([self.job.closed])
 
 
-def assert_once(fleet: Sinks, job: Job, again: int) -> None:
+def assert_once(fleet: Sinks, job: Job, again: int, tell: Callable[[str], None]) -> None:
     """Every row is stored once, and was taken no oftener than it was published."""
     fleet.finish(job.name, within=SETTLE)
     with closing(PostgresResults(SecretStr(fleet.url))) as results:
         wait_until(lambda: results.duplicates() == again, within=DEADLINE)
+    stored = Counter(each.row for each in fleet.outcomes(job.name, 2 * len(job.scores)))
+    lost, duplicated = len(job.scores) - len(stored), stored.total() - len(stored)
+    tell(
+        f"lost {lost}, duplicated {duplicated} (in the table: {len(stored):,} of "
+        f"{len(job.scores):,}; {again} that were published twice came again)"
+    )
     fleet.assert_exact(job)
 
 
-def test_sinks_are_killed_while_rows_come(where, url, tmp_path, long):
+def test_sinks_are_killed_while_rows_come(where, url, tmp_path, long, tell):
     kills = 50 if long else 10
     job = plain_job("killed", 400 * (kills + 1), tmp_path / "in")
     feed = Feed(where, job, kills + 1)
@@ -99,13 +114,13 @@ def test_sinks_are_killed_while_rows_come(where, url, tmp_path, long):
             assert victim.process.wait(DEADLINE) == -signal.SIGKILL
             running.append(fleet.start())
         feed.rest()
-        assert_once(fleet, job, feed.again)
+        assert_once(fleet, job, feed.again, tell)
         assert fleet.stored() == len(job.scores)
         assert [sink.terminate() for sink in running] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("protocol", ["consumer", "classic"])
-def test_sinks_come_and_go_while_rows_come(where, url, tmp_path, protocol):
+def test_sinks_come_and_go_while_rows_come(where, url, tmp_path, protocol, tell):
     changes = 6
     job = plain_job("moving", 600 * (changes + 1), tmp_path / "in")
     feed = Feed(where, job, changes + 1)
@@ -123,11 +138,11 @@ def test_sinks_come_and_go_while_rows_come(where, url, tmp_path, protocol):
             else:
                 running.append(fleet.start())
         feed.rest()
-        assert_once(fleet, job, feed.again)
+        assert_once(fleet, job, feed.again, tell)
         assert {sink.terminate() for sink in running} == {0}
 
 
-def test_a_sink_that_hung_while_another_took_over_stores_nothing_twice(where, url, tmp_path):
+def test_a_sink_that_hung_while_another_took_over_stores_nothing_twice(where, url, tmp_path, tell):
     first = plain_job("first", 3_000, tmp_path / "in")
     second = plain_job("second", 1_000, tmp_path / "in")
     with sinks(where, url, tmp_path) as fleet:
@@ -140,18 +155,20 @@ def test_a_sink_that_hung_while_another_took_over_stores_nothing_twice(where, ur
         hang(zombie)
         # All of it is stored while one hangs with partitions, records, perhaps a transaction.
         feed.rest()
-        assert_once(fleet, first, feed.again)
+        assert_once(fleet, first, feed.again, tell)
         os.kill(zombie.process.pid, signal.SIGCONT)
         more = Feed(where, second, 4, again=feed.again)
         more.portion()
         pause(0.3)
         more.rest()
-        assert_once(fleet, second, more.again)
+        assert_once(fleet, second, more.again, tell)
         assert fleet.stored() == 4_000
         assert [zombie.terminate(), other.terminate()] == [0, 0]
 
 
-def test_a_sink_that_hangs_in_the_middle_of_a_transaction_is_not_waited_for(where, url, tmp_path):
+def test_a_sink_that_hangs_in_the_middle_of_a_transaction_is_not_waited_for(
+    where, url, tmp_path, tell
+):
     job = plain_job("blocked", 600, tmp_path / "in")
     feed = Feed(where, job, 3)
     with sinks(where, url, tmp_path) as fleet:
@@ -167,12 +184,12 @@ def test_a_sink_that_hangs_in_the_middle_of_a_transaction_is_not_waited_for(wher
         wait_until(lambda: ask(url, OPEN) == [(1,)], within=DEADLINE)
         other = fleet.start()
         feed.rest()
-        assert_once(fleet, job, feed.again)
+        assert_once(fleet, job, feed.again, tell)
         assert ask(url, OPEN) == [(0,)]
         os.kill(zombie.process.pid, signal.SIGCONT)
         more = Feed(where, plain_job("after", 300, tmp_path / "in"), 2, again=feed.again)
         more.rest()
-        assert_once(fleet, more.job, more.again)
+        assert_once(fleet, more.job, more.again, tell)
         assert [zombie.terminate(), other.terminate()] == [0, 0]
 
 
