@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -71,14 +71,16 @@ class Meter:
         """A plan was published."""
         self._metrics.inc(catalogue.WORKER_COMMITS, result="committed")
         self._metrics.observe(catalogue.WORKER_COMMIT_SECONDS, seconds)
-        _log.debug(
-            "published",
-            extra={
-                "rows": len(plan.outcomes),
-                "seconds": round(seconds, 3),
-                "offsets": {f"{topic}/{n}": to for (topic, n), to in plan.offsets.items()},
-            },
-        )
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug(
+                "published",
+                extra={
+                    "rows": len(plan.outcomes),
+                    "seconds": round(seconds, 3),
+                    "jobs": row_ranges(plan.outcomes),
+                    "offsets": {f"{topic}/{n}": to for (topic, n), to in plan.offsets.items()},
+                },
+            )
         counts = Counter((each.kind, each.label) for each in plan.outcomes)
         for (kind, label), count in counts.items():
             self._published[kind] += count
@@ -125,3 +127,14 @@ class Meter:
                 ledger.unconfirmed,
             )
             self._published.clear()
+
+
+def row_ranges(outcomes: Iterable[Publication]) -> Mapping[str, str]:
+    """The first and the last row of each job in a transaction, such as `3-917`."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for each in outcomes:
+        if each.row is not None:
+            job, row = each.row
+            first, last = ranges.get(job, (row, row))
+            ranges[job] = min(first, row), max(last, row)
+    return {job: f"{first}-{last}" for job, (first, last) in ranges.items()}

@@ -38,6 +38,8 @@ class Publication:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    row: tuple[str, int] | None = None
+    """Job and row, for the log; a dead letter has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,24 @@ class Publisher:
                     else {"deferred_since": None, "attempt": pair.attempt + 1}
                 )
                 return Publication(
-                    Kind.RETRY, str(tier.delay), tier.topic, key_of(pair.url), again.encode()
+                    Kind.RETRY,
+                    str(tier.delay),
+                    tier.topic,
+                    key_of(pair.url),
+                    again.encode(),
+                    row=(pair.job, pair.row),
                 )
             label = outcome.reason.value
         else:
             label = ""
         message = ScoreMessage.of(pair, outcome, model=self._fingerprint, scored_at=now)
         return Publication(
-            Kind.SCORE, label, self._topics.scores, key_of(pair.url), message.encode()
+            Kind.SCORE,
+            label,
+            self._topics.scores,
+            key_of(pair.url),
+            message.encode(),
+            row=(pair.job, pair.row),
         )
 
     def rejection(self, rejection: Rejection, origin: Origin) -> Publication:

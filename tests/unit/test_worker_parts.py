@@ -1,5 +1,6 @@
 """The worker's pure parts: what comes of a record, where it waits, and who is paused."""
 
+import logging
 import os
 from concurrent.futures import Future
 from dataclasses import replace
@@ -326,6 +327,21 @@ def test_chosen_name_is_taken_as_it_is(tmp_path):
     with worker_identity("gpu-7", tmp_path) as name:
         assert name == "gpu-7"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_log_tells_which_rows_of_which_jobs_were_published(caplog):
+    caplog.set_level(logging.DEBUG, logger="worker.meter")
+    publisher = Publisher(KafkaSettings(), attempts=1, fingerprint="f", worker="w")
+    ledger: Ledger[Publication] = Ledger()
+    ledger.assign(("pairs", 0))
+    for offset, (job, row) in enumerate((("a", 7), ("b", 1), ("a", 3), ("a", 5))):
+        pair = PairMessage(job=job, row=row, url="http://e.org/", caption="c", created_at=NOW)
+        record = ledger.observe(("pairs", 0), offset)
+        ledger.resolve(record, publisher.outcome(pair, SCORE, NOW))
+    Meter(Metrics("worker"), Health()).committed(ledger.plan(), 0.5)
+    [said] = caplog.records
+    assert vars(said)["jobs"] == {"a": "3-7", "b": "1-1"}
+    assert vars(said)["offsets"] == {"pairs/0": 4}
 
 
 def test_oldest_unread_row_is_told_until_its_partition_is_read_to_the_end():
