@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from benchmarks.fleet import check_services, measure_fleet
-from benchmarks.measure import Run, best, run_module, run_pairscore, run_reference
+from benchmarks.measure import Run, best, interpreter_rate, run_module, run_pairscore, run_reference
 from benchmarks.models import CAPTION_GFLOP, IMAGE_GFLOP
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
@@ -169,7 +169,8 @@ def _machine() -> str:
     return (
         f"{available_cores()} cores of {name or platform.processor()} "
         f"({', '.join(notable)}), load {os.getloadavg()[0]:.1f} before; "
-        f"Python {platform.python_version()}, torch {metadata.version('torch')}"
+        f"Python {platform.python_version()} at {interpreter_rate():.1f} million steps/s, "
+        f"torch {metadata.version('torch')}"
     )
 
 

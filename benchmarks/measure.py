@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_STEPS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +71,18 @@ def run_pairscore(source: Path, model: Path | str, scratch: Path, *options: str)
 def best(runs: Sequence[Run]) -> Run:
     """The fastest: on a machine that others use too, what disturbs only ever adds."""
     return min(runs, key=lambda run: run.seconds / run.rows)
+
+
+def interpreter_rate(seconds: float = 1.0) -> float:
+    """Million steps/s of a plain loop of Python's in one thread, over so long.
+
+    Producer, sinks and a worker without a model are bound by the interpreter: with this, figures of
+    two machines, or of two hours of a shared one, can be compared.
+    """
+    steps, begun = 0, time.perf_counter()
+    while (spent := time.perf_counter() - begun) < seconds:
+        total = 0
+        for number in range(_STEPS):
+            total += number * number
+        steps += _STEPS
+    return steps / spent / 1e6
