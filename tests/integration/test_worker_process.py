@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from deploy import local
+from deploy.local.ports import free_ports
 from tests.faults.processes import ROOT, clean_environment
 from tests.fetching import wait_until
 from tests.refusing import Ended, run
 from tests.services import had
-from tests.working import WITHIN, Fleet, Told, working
+from tests.working import WITHIN, Fleet, Told, said_by_worker, working
 
 
 def environment(fleet: Fleet, **more: str) -> Mapping[str, str]:
@@ -153,11 +154,15 @@ def test_asked_to_end_while_kafka_is_away_it_ends_soon_and_nothing_is_lost(
 ):
     fleet = Fleet(broker.bootstrap_servers, topic_prefix)
     fleet.publish(range(200))
-    ending = {"PAIRSCORE_WORKER__SHUTDOWN_SECONDS": "6"}
-    with told(fleet, "3", tmp_path / "log", **ending) as process:
+    [port] = free_ports(1)
+    settings = {
+        "PAIRSCORE_WORKER__SHUTDOWN_SECONDS": "6",
+        "PAIRSCORE_TELEMETRY__PORT": str(port),
+    }
+    with told(fleet, "3", tmp_path / "log", **settings) as process:
         wait_until(lambda: fleet.rows() == list(range(200)), within=WITHIN)
         fleet.publish(range(200, 300))
-        time.sleep(1)  # they are with the scorer, which takes 3 s
+        wait_until(lambda: said_by_worker(port)["in_flight"] == 100, within=WITHIN)
         (broker.kill if fault == "killed" else broker.pause)(1)
         try:
             started = time.monotonic()
