@@ -60,6 +60,14 @@ class Service:
             return bool(psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
         return False
 
+    def heeds(self, number: signal.Signals) -> bool:
+        """Whether it has come so far that it handles a signal."""
+        with suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            caught = int(status.partition("\nSigCgt:")[2].split()[0], 16)
+            return self.running and bool(caught >> (number - 1) & 1)
+        return False
+
     def readiness(self) -> tuple[int, str]:
         """What /readyz answers, status and text; 0 where nothing does."""
         # The process itself creates its log, a moment after it was started.
@@ -143,6 +151,10 @@ class Supervisor:
         Raises:
             AssertionError: it did not end in time, or with another exit code than `codes`.
         """
+        # One that is started again just now would die of the signal: it has nothing to end yet.
+        self.until(
+            lambda: service.heeds(signal.SIGTERM), within, f"{service.name} does not heed SIGTERM"
+        )
         begun = time.monotonic()
         with self._turn:
             service.wanted = False
