@@ -15,7 +15,7 @@ from tests.faults.data import Row, rows_of
 from tests.faults.processes import Nursery, clean_environment, nursery
 from tests.faults.stage import Scale, Stage
 from tests.faults.supervisor import Command, Supervisor
-from tests.faults.telling import TOLD
+from tests.faults.telling import teller
 from tests.services import had
 
 _PICTURES: Final = 500
@@ -33,9 +33,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None]:
     """Show a line at the end of the run."""
-    name = request.node.name.removeprefix("test_").replace("_", " ")
-    request.node.user_properties.append((TOLD, f"{name}: --faults-seed {seed}"))
-    return lambda what: request.node.user_properties.append((TOLD, f"{name}: {what}"))
+    told = teller(request)
+    told(f"--faults-seed {seed}")
+    return told
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.serialization import (
 from deploy.local import kafka as kafka_context
 from deploy.local.broker import listeners
 from deploy.local.ports import free_ports
-from tests.faults.processes import clean_environment
 from tests.postgres_sinks import database
 from tests.producing import place
 from tests.refusing import run, run_all, services
@@ -154,16 +153,16 @@ def test_a_refused_login_is_one_line_at_once(strict, listener, changes, why):
     assert seconds < 10
 
 
-def test_a_refused_login_is_one_line_of_every_service(strict, tmp_path, postgres_service):
-    properties = json.dumps({**LOGIN, "sasl.password": "wrong-and-secret"})
+def test_a_refused_login_is_one_line_of_every_service(
+    strict, topic_prefix, tmp_path, postgres_service
+):
+    there = place(strict.address("plain"), topic_prefix)
     with database(postgres_service.url) as url:
-        environment = {
-            **clean_environment(),
-            "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": strict.address("login"),
-            "PAIRSCORE_KAFKA__PROPERTIES": properties,
-            "PAIRSCORE_POSTGRES_URL": url,
-            "PAIRSCORE_TELEMETRY__PORT": "0",
-        }
+        environment = there.environment(
+            PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=strict.address("login"),
+            PAIRSCORE_KAFKA__PROPERTIES=json.dumps({**LOGIN, "sasl.password": "wrong-and-secret"}),
+            PAIRSCORE_POSTGRES_URL=url,
+        )
         found = run_all(services(tmp_path), environment)
     for ended in found:
         assert ended.code == 3

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from shared.messages import ScoreMessage
 from shared.results.postgres import PostgresResults
-from tests.faults.telling import TOLD
+from tests.faults.telling import teller
 from tests.fetching import wait_until
 from tests.postgres_sinks import Sinks, ask, database, hang, sinks
 from tests.sinking import DEADLINE, Job, Place, Sink, place, plain_job
@@ -43,10 +43,9 @@ def long(pytestconfig) -> bool:
 
 
 @pytest.fixture
-def tell(request) -> Callable[[str], None]:
+def tell(request) -> Callable[[object], None]:
     """Show a line at the end of the run."""
-    name = request.node.name.removeprefix("test_").replace("_", " ")
-    return lambda what: request.node.user_properties.append((TOLD, f"{name}: {what}"))
+    return teller(request)
 
 
 def pause(seconds: float) -> None:
@@ -81,7 +80,7 @@ class Feed:
         self._place.publish([self.job.closed])
 
 
-def assert_once(fleet: Sinks, job: Job, again: int, tell: Callable[[str], None]) -> None:
+def assert_once(fleet: Sinks, job: Job, again: int, tell: Callable[[object], None]) -> None:
     """Every row is stored once, and was taken no oftener than it was published."""
     fleet.finish(job.name, within=SETTLE)
     with closing(PostgresResults(SecretStr(fleet.url))) as results:

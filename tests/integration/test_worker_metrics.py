@@ -8,9 +8,8 @@ import requests
 from deploy.local.ports import free_ports
 from pairscore.pair import Failure, Reason
 from tests.fetching import wait_until
-from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, working
+from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, said_by_worker, working
 
-PASSING = Failure(Reason.HTTP_ERROR, "503", retryable=True)
 GONE = Failure(Reason.HTTP_ERROR, "404", retryable=False)
 
 
