@@ -33,6 +33,7 @@ from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
 
 _START_SECONDS = 120.0
+_SETTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,10 @@ def measure(options: Options) -> dict[str, float]:
             pairs = [(row["url"], row["caption"]) for row in csv.DictReader(options.csv.open())]
             started = _now()
             fill(options.bootstrap, topics.pairs, pairs)
-            rows = len(_read_all(connection, admin, partitions, len(pairs)))
+            rows = len(_read_until(connection, partitions, len(pairs), _deadline(len(pairs))))
             seconds = _now() - started
         elif options.window is not None:
             _wait_for_all(admin, prefix, options.workers)
-            time.sleep(2)
             begin, started = sum(end_offsets(admin, partitions, committed=True).values()), _now()
             time.sleep(options.window)
             end, ended = sum(end_offsets(admin, partitions, committed=True).values()), _now()
@@ -144,22 +144,35 @@ def _now() -> float:
     return time.monotonic()
 
 
+def _deadline(rows: int) -> float:
+    return time.monotonic() + _START_SECONDS + rows / 10
+
+
 def _read_all(
     connection: Connection, admin: AdminClient, partitions: list[tuple[str, int]], rows: int
 ) -> list[Message]:
     """Wait for that many scores; the reader comes late, so as not to take the workers' time."""
-    deadline = time.monotonic() + _START_SECONDS + rows / 10
+    deadline = _deadline(rows)
     while sum(end_offsets(admin, partitions, committed=True).values()) < rows:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers do not come to an end")
         time.sleep(0.1)
     # Not all of these offsets are scores: the end of each transaction has some too.
+    return _read_until(connection, partitions, rows, deadline)
+
+
+def _read_until(
+    connection: Connection, partitions: list[tuple[str, int]], rows: int, deadline: float
+) -> list[Message]:
+    """Read until there are that many scores."""
     found: list[Message] = []
     with _reader(connection, partitions) as consumer:
         while len(found) < rows:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(found):,} scores of {rows:,} rows")
-            found += [m for m in consumer.consume(10_000, 0.1) if m.error() is None]
+            message = consumer.poll(0.5)
+            if message is not None and message.error() is None:
+                found.append(message)
     return found
 
 
@@ -170,6 +183,7 @@ def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
         with suppress(TimeoutError, KafkaException):  # as of a busy broker; asked again
             members = groups[f"{prefix}worker"].result(10).members
             if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
+                time.sleep(_SETTLE_SECONDS)  # they ask what is committed, and begin to read
                 return
         time.sleep(0.5)
     raise TimeoutError("the workers do not all get partitions")

@@ -42,8 +42,9 @@ _log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 1_000
 _MS: Final = 1e-3
-_BUSY_POLL: Final = 0.02  # a round takes some 0.7 ms of CPU
-_IDLE_POLL: Final = 0.1
+_SHORTEST_POLL: Final = 0.02
+_LONGEST_POLL: Final = 0.1
+_POLL_SHARE: Final = 0.02  # of the time that what is in the scorer takes
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
 _MOST_BACKOFF: Final = 2.0
@@ -189,10 +190,10 @@ class Worker:
         """Read what is there, up to the room in the window.
 
         One by one, since `consume` may hand over, after partitions have come, records of the time
-        before.
+        before. Rounds cost the scorer more than the CPU they take, as its threads wait for each
+        other: so there are few while it has much to do, and more where somebody waits for a row.
         """
-        busy = self._scoring.in_flight or self._ledger.unconfirmed > len(self._parking)
-        message = self._consumer.poll(_BUSY_POLL if busy else _IDLE_POLL)
+        message = self._consumer.poll(self._patience())
         taken = self._ledger.unconfirmed - len(self._parking)
         room = max(1, min(_READ_AT_ONCE, self._window - taken))
         while message is not None:
@@ -201,6 +202,13 @@ class Worker:
                 return
             room -= 1
             message = self._consumer.poll(0)
+
+    def _patience(self) -> float:
+        """How long to wait for a record, in seconds, if none is there."""
+        if self._ledger.unconfirmed == len(self._parking):
+            return _LONGEST_POLL
+        share = self._scoring.seconds_left * _POLL_SHARE
+        return min(_LONGEST_POLL, max(_SHORTEST_POLL, share))
 
     def _take(self, message: Message) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()

@@ -74,6 +74,7 @@ class Scoring:
         self._awake = 0.0
         self._measured_at = clock()
         self._counted = 0
+        self._per_second: float | None = None
         self._urgent: deque[Task] = deque()
         self._others: deque[Task] = deque()
         self._finished: SimpleQueue[tuple[Task, Future[Outcome]]] = SimpleQueue()
@@ -83,6 +84,11 @@ class Scoring:
     def in_flight(self) -> int:
         """How many rows are in the scorer, or have come out and were not collected."""
         return len(self._submitted)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long what is in the scorer takes, as fast as it last was; 0 if that is unknown."""
+        return self.in_flight / self._per_second if self._per_second is not None else 0.0
 
     def overdue(self) -> Task | None:
         """The row that has been in the scorer for longest, if that is longer than the patience.
@@ -144,6 +150,8 @@ class Scoring:
     def _measure(self) -> None:
         seconds = self._clock() - self._measured_at
         if seconds >= _MEASURE_SECONDS:
+            if self._counted:
+                self._per_second = self._counted / seconds
             wanted = round(self._counted / seconds * HORIZON)
             self._limit = max(self._least, min(self._most, wanted))
             self._measured_at += seconds

@@ -405,3 +405,26 @@ def test_row_is_overdue_when_it_has_been_in_the_scorer_for_too_long_of_waking_ti
     assert [task for task, _ in scoring.collect()] == [first]
     assert let_pass(3) is None
     assert let_pass(3) is second
+
+
+def test_what_is_left_in_the_scorer_takes_as_long_as_it_last_did():
+    now = [0.0]
+    scorer = Silent()
+    scoring = Scoring(scorer, least=8, most=8, clock=lambda: now[0])
+
+    def put(rows: int) -> None:
+        for offset in range(rows):
+            scoring.put(Task(Record(("pairs", 0), 1, offset, 10), PAIR), urgent=False)
+        scoring.submit(lambda _: True)
+
+    put(6)
+    assert scoring.seconds_left == 0.0  # unknown
+    for future in scorer.futures[:4]:
+        future.set_result(SCORE)
+    assert len(list(scoring.collect())) == 4
+    now[0] += 2.0
+    put(0)
+    assert scoring.seconds_left == pytest.approx(1.0)
+    now[0] += 60.0  # in which nothing comes out
+    put(2)
+    assert scoring.seconds_left == pytest.approx(2.0)
