@@ -287,8 +287,7 @@ class Worker:
 
         As much as one transaction takes, of all partitions or of those in `only`.
         """
-        rows = self._pace.rows if only is None else None
-        plan = self._ledger.plan(rows, limit_bytes=MOST_BYTES, only=only)
+        plan = self._ledger.plan(self._pace.rows, limit_bytes=MOST_BYTES, only=only)
         if not plan:
             self._published_at = self._clock()
             if only is None:
