@@ -24,7 +24,7 @@ def check_kafka(connection: Connection, admin: AdminClient, topics: Topics) -> N
     """
     settings = connection.settings
     found = connect(connection, admin)
-    check_topics(settings, found, (topics.pairs, topics.jobs))
+    check_topics(settings, admin, found, (topics.pairs, topics.jobs))
     check_compacted(settings, admin)
     check_room(settings, admin, (topics.pairs,))
     check_coordinators(settings, admin, found, (Coordinator.TRANSACTIONS,))

@@ -67,7 +67,7 @@ def _main() -> int:
     connection = Connection(settings)
     admin = make_admin(connection)
     cluster = connect(connection, admin)
-    check_topics(settings, cluster, topics.all)
+    check_topics(settings, admin, cluster, topics.all)
     reads = {
         WORKERS: (*topics.to_score, *forsaken_tiers(cluster.topics, topics)),
         "sink-csv": (topics.scores,),

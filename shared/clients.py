@@ -45,6 +45,7 @@ OVERHEAD_BYTES: Final = 65_536
 
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
+_NAME_SECONDS: Final = 3.0
 
 REDISCOVERY: Final = {
     "metadata.max.age.ms": 5_000,
@@ -181,6 +182,17 @@ def connect(
         else:
             connection.reached = True
             return found
+
+
+def topic_error(admin: AdminClient, topic: str) -> KafkaError | None:
+    """Why Kafka shows nothing of a topic, asked by its name; None if it does, or does not answer.
+
+    Who may not see a topic does not find it among all, and is told so only if asking for it.
+    """
+    try:
+        return admin.list_topics(topic, timeout=_NAME_SECONDS).topics[topic].error
+    except KafkaException:
+        return None
 
 
 def end_offsets(

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource
 
 from pairscore.errors import EnvironmentFault
+from shared.clients import topic_error
 from shared.settings import KafkaSettings
 from shared.topics import CLEANUP, MAX_BYTES, Topics, specs
 
@@ -128,11 +129,8 @@ def room(admin: AdminClient, names: Iterable[str]) -> dict[str, int]:
 def _is_missing(admin: AdminClient, found: ClusterMetadata, topic: str) -> bool:
     if topic in found.topics:
         return False
-    try:  # by its name, since who may not see a topic does not find it among all
-        named = admin.list_topics(topic, timeout=_ASK_SECONDS).topics[topic]
-    except KafkaException:
-        return False
-    return named.error is not None and named.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    error = topic_error(admin, topic)
+    return error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def _configurations(

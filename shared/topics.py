@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
 
 from pairscore.errors import EnvironmentFault, SettingsError
-from shared.clients import OVERHEAD_BYTES, connect, make_admin
+from shared.clients import OVERHEAD_BYTES, connect, make_admin, topic_error
 from shared.connection import Connection, describe
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
@@ -153,8 +153,12 @@ def create_topics(settings: KafkaSettings, admin: AdminClient, found: ClusterMet
     return done
 
 
-def check_topics(settings: KafkaSettings, found: ClusterMetadata, names: Iterable[str]) -> None:
+def check_topics(
+    settings: KafkaSettings, admin: AdminClient, found: ClusterMetadata, names: Iterable[str]
+) -> None:
     """Make sure that the topics of these names are there and have enough partitions.
+
+    `found` is what this user may see.
 
     Raises:
         EnvironmentFault: one is not, or has not; says what to do.
@@ -164,16 +168,26 @@ def check_topics(settings: KafkaSettings, found: ClusterMetadata, names: Iterabl
     for name in names:
         topic = found.topics.get(name)
         if topic is None or topic.error is not None:
-            raise EnvironmentFault(
-                f"topic {name} does not exist at {settings.bootstrap_servers}; create it with "
-                "`python -m shared.topics create`, or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
-            )
+            raise EnvironmentFault(_absent(settings, name, topic_error(admin, name)))
         if len(topic.partitions) < wanted[name]:
             raise EnvironmentFault(
                 f"setting PAIRSCORE_KAFKA__PARTITIONS: topic {name} has {len(topic.partitions)} "
                 f"partitions, and {wanted[name]} are wanted; add them with "
                 "`python -m shared.topics create`, or lower the setting"
             )
+
+
+def _absent(settings: KafkaSettings, name: str, error: KafkaError | None) -> str:
+    if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return (
+            f"topic {name} at {settings.bootstrap_servers} may not be seen by this user; give it "
+            "the rights that docs/operations.md lists (`kafka-acls.sh --topic`), or correct "
+            "PAIRSCORE_KAFKA__TOPIC_PREFIX"
+        )
+    return (
+        f"topic {name} does not exist at {settings.bootstrap_servers}; create it with "
+        "`python -m shared.topics create`, or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

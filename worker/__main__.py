@@ -108,7 +108,7 @@ def run(
             connection = Connection(settings.kafka)
             admin = make_admin(connection)
             found = connect(connection, admin)
-            check_topics(settings.kafka, found, topics.all)
+            check_topics(settings.kafka, admin, found, topics.all)
             check_room(settings.kafka, admin, topics.of_outcomes)
             check_coordinators(settings.kafka, admin, found, Coordinator)
             # Not before: what keeps a worker from beginning is all that is said.

@@ -32,7 +32,8 @@ def serve_csv(settings: SinkSettings) -> int:
     with locked(results), Spool(results, topics.scores, _now) as spool:
         connection = Connection(settings.kafka)
         admin = make_admin(connection)
-        check_topics(settings.kafka, connect(connection, admin), (topics.scores, topics.jobs))
+        cluster = connect(connection, admin)
+        check_topics(settings.kafka, admin, cluster, (topics.scores, topics.jobs))
         watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
         found = watch.read()
         with (

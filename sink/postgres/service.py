@@ -46,7 +46,7 @@ def serve_postgres(settings: SinkSettings) -> int:
         connection = Connection(settings.kafka)
         admin = make_admin(connection)
         found = connect(connection, admin)
-        check_topics(settings.kafka, found, (topics.scores, topics.jobs))
+        check_topics(settings.kafka, admin, found, (topics.scores, topics.jobs))
         check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
         watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
         with (

@@ -7,11 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -19,85 +16,25 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from deploy.local import kafka as kafka_context
-from deploy.local.broker import listeners
-from deploy.local.ports import free_ports
 from tests.postgres_sinks import database
 from tests.producing import place
 from tests.refusing import run, run_all, services
-from tests.services import had
+from tests.strict_broker import USER, Strict, login
 
 SECONDS = 60.0
-PASSWORD = "right-and-secret"
-LOGIN = {
-    "security.protocol": "SASL_PLAINTEXT",
-    "sasl.mechanism": "PLAIN",
-    "sasl.username": "fleet",
-    "sasl.password": PASSWORD,
-}
+LOGIN = login()
 REFUSED = "setting PAIRSCORE_KAFKA__PROPERTIES: Kafka at {} refused the connection ("
 SILENT = (
     "setting PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS: what listens at {} does not answer as Kafka does; "
 )
 
 
-class Strict:
-    """A broker with listeners of each kind: `plain`, `login`, `tls` and `both`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ports = dict(zip(("login", "tls", "both"), free_ports(3), strict=True))
-        self.authority = folder / "ca.pem"
-        self.stranger = folder / "stranger.pem"
-        self._keys = folder / "server.pem"
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(self.authority)
-        trustme.CA().cert_pem.write_to_path(self.stranger)
-        issued = authority.issue_cert("127.0.0.1")
-        # Kafka reads keys in PKCS #8 alone.
-        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        self._keys.write_bytes(pem + b"".join(each.bytes() for each in issued.cert_chain_pems))
-
-    def address(self, listener: str) -> str:
-        return f"127.0.0.1:{self.ports[listener]}"
-
-    def listeners(self, *given: Any, **options: Any) -> Mapping[str, str]:
-        """What `deploy.local` gives a broker, and the strict listeners beside it."""
-        found = dict(listeners(*given, **options))
-        for name, port in self.ports.items():
-            for which in ("listeners", "advertised.listeners"):
-                found[which] += f",{name.upper()}://127.0.0.1:{port}"
-        found["listener.security.protocol.map"] += ",LOGIN:SASL_PLAINTEXT,TLS:SSL,BOTH:SASL_SSL"
-        found["sasl.enabled.mechanisms"] = "PLAIN"
-        found["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
-        found["allow.everyone.if.no.acl.found"] = "true"
-        found["super.users"] = "User:ANONYMOUS"
-        for name in ("login", "both"):
-            found[f"listener.name.{name}.plain.sasl.jaas.config"] = (
-                "org.apache.kafka.common.security.plain.PlainLoginModule required "
-                f'user_fleet="{PASSWORD}";'
-            )
-        for name in ("tls", "both"):
-            found[f"listener.name.{name}.ssl.keystore.type"] = "PEM"
-            found[f"listener.name.{name}.ssl.keystore.location"] = str(self._keys)
-        return found
-
-
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
-    broker = Strict(tmp_path_factory.mktemp("keys"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deploy.local.native_kafka.listeners", broker.listeners)
-        with had(kafka_context(native=True)) as kafka:
-            broker.ports["plain"] = int(kafka.bootstrap_servers.rpartition(":")[2])
-            yield broker
+    broker = Strict(tmp_path_factory.mktemp("keys"), closed=False)
+    with broker.running():
+        yield broker
 
 
 def attempt(strict: Strict, listener: str, properties: Mapping[str, str]) -> tuple[int, str, float]:
@@ -179,7 +116,7 @@ def test_a_worker_that_may_use_no_transactional_id_says_whose_right_is_missing(
         ResourceType.TRANSACTIONAL_ID,
         f"{topic_prefix}worker.",
         ResourcePatternType.PREFIXED,
-        "User:fleet",
+        f"User:{USER}",
         "*",
         AclOperation.ALL,
         AclPermissionType.DENY,

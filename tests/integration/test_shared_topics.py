@@ -80,7 +80,7 @@ def test_topics_are_made_as_they_should_be(fleet):
     assert fleet.partitions() == dict.fromkeys(fleet.topics.all, 3) | {fleet.topics.jobs: 1}
     for spec in specs(fleet.settings):
         assert spec.config.items() <= fleet.config(spec.name).items()
-    check_topics(fleet.settings, fleet.found(), fleet.topics.all)
+    check_topics(fleet.settings, fleet.admin, fleet.found(), fleet.topics.all)
 
 
 def test_making_them_again_changes_nothing(fleet):
@@ -107,7 +107,7 @@ def test_no_topic_shrinks(kafka, topic_prefix):
     smaller = Fleet(kafka, topic_prefix, partitions=2)
     assert smaller.create() == []
     assert smaller.partitions()[smaller.topics.pairs] == 5
-    check_topics(smaller.settings, smaller.found(), smaller.topics.all)
+    check_topics(smaller.settings, smaller.admin, smaller.found(), smaller.topics.all)
 
 
 def test_several_may_make_them_at_once(kafka, topic_prefix):
@@ -140,7 +140,7 @@ def test_several_may_grow_them_at_once(kafka, topic_prefix):
 
 def test_a_topic_that_is_missing_is_one_line(fleet):
     with pytest.raises(EnvironmentFault) as error:
-        check_topics(fleet.settings, fleet.found(), [fleet.topics.scores])
+        check_topics(fleet.settings, fleet.admin, fleet.found(), [fleet.topics.scores])
     assert str(error.value) == (
         f"topic {fleet.topics.scores} does not exist at {fleet.settings.bootstrap_servers}; create "
         "it with `python -m shared.topics create`, or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
@@ -151,7 +151,7 @@ def test_too_few_partitions_are_one_line(kafka, topic_prefix):
     Fleet(kafka, topic_prefix).create()
     larger = Fleet(kafka, topic_prefix, partitions=12)
     with pytest.raises(EnvironmentFault) as error:
-        check_topics(larger.settings, larger.found(), [larger.topics.pairs])
+        check_topics(larger.settings, larger.admin, larger.found(), [larger.topics.pairs])
     assert str(error.value) == (
         f"setting PAIRSCORE_KAFKA__PARTITIONS: topic {larger.topics.pairs} has 3 partitions, and "
         "12 are wanted; add them with `python -m shared.topics create`, or lower the setting"
@@ -168,7 +168,7 @@ def test_jobs_of_more_than_one_partition_are_refused_by_all(fleet):
         fleet.create()
     assert fleet.partitions() == {jobs: 3}
     with pytest.raises(EnvironmentFault, match=said):
-        check_topics(fleet.settings, fleet.found(), [jobs])
+        check_topics(fleet.settings, fleet.admin, fleet.found(), [jobs])
 
 
 def test_more_copies_than_brokers_are_one_line(kafka, topic_prefix):

@@ -1,0 +1,152 @@
+"""The rights that docs/operations.md lists are enough for a whole fleet, each service's for it."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from shared.settings import KafkaSettings
+from tests import commands
+from tests.documents import page
+from tests.fetching import wait_until
+from tests.postgres_sinks import ask, database
+from tests.producing import Place
+from tests.refusing import run_all, services
+from tests.strict_broker import Strict, login
+
+DEADLINE = 90.0
+ROW = re.compile(
+    r"^\| (?:`([^`]+)`)? ?\| (topic|group|transactional id) \| `([^`]+)` \| (.+) \|$", re.MULTILINE
+)
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
+OPERATIONS = {operation.name.replace("_", ""): operation for operation in AclOperation}
+USERS = ("shared-topics-create", "producer-csv", "worker", "sink-csv", "sink-postgres", "nobody")
+ROWS = 20
+
+
+def rights(prefix: str) -> Iterator[AclBinding]:
+    """Each right of the page's table, of a user who is called as the service is."""
+    user = ""
+    for who, kind, name, operations in ROW.findall(page("operations.md")):
+        user = who or user
+        pattern = ResourcePatternType.PREFIXED if name[-1] == "*" else ResourcePatternType.LITERAL
+        for operation in operations.partition(" (")[0].split(", "):
+            yield AclBinding(
+                KINDS[kind],
+                prefix + name.rstrip("*"),
+                pattern,
+                f"User:{user_of(who or user)}",
+                "*",
+                OPERATIONS[operation.upper()],
+                AclPermissionType.ALLOW,
+            )
+
+
+def user_of(service: str) -> str:
+    return re.sub(r"\W", "-", service)
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory) -> Iterator[Strict]:
+    broker = Strict(tmp_path_factory.mktemp("keys"), USERS, closed=True)
+    with broker.running():
+        yield broker
+
+
+@pytest.fixture
+def there(strict, topic_prefix) -> Place:
+    """A place without topics, where the page's rights are given."""
+    servers = strict.address("plain")
+    place = Place(KafkaSettings(bootstrap_servers=servers, topic_prefix=topic_prefix, partitions=3))
+    for made in place.admin.create_acls(list(rights(topic_prefix))).values():
+        made.result(20)
+    return place
+
+
+def environment(strict: Strict, there: Place, user: str, **more: str) -> dict[str, str]:
+    assert user in USERS
+    return there.environment(
+        PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS=strict.address("login"),
+        PAIRSCORE_KAFKA__PROPERTIES=json.dumps(login(user)),
+        PAIRSCORE_TELEMETRY__PORT="0",
+        **more,
+    )
+
+
+def test_a_fleet_whose_services_have_the_rights_of_the_page_scores_a_file(
+    strict, there, tmp_path, postgres_service
+):
+    source = tmp_path / "in.csv"
+    lines = [f"http://127.0.0.1:1/{row}.jpg,a cat" for row in range(ROWS)]
+    source.write_text("\n".join(["url,caption", *lines, ""]))
+    results = tmp_path / "results"
+    with database(postgres_service.url) as url, ExitStack() as stack:
+        kept: list[Path] = []
+
+        def start(service: str, *arguments: str, **more: str) -> None:
+            kept.append(tmp_path / f"{user_of(service)}.log")
+            log = stack.enter_context(kept[-1].open("w"))
+            command = [sys.executable, "-m", *service.split(), *arguments]
+            there_is = environment(strict, there, user_of(service), **more)
+            stack.enter_context(
+                commands.started(command, there_is, stdout=log.fileno(), stderr=log.fileno())
+            )
+
+        create = [sys.executable, "-m", "shared.topics", "create"]
+        made = commands.run(
+            create, environment(strict, there, "shared-topics-create"), within=DEADLINE
+        )
+        assert made.returncode == 0, made.stderr
+        start("worker", "--model", "demo")
+        start("sink csv", "--results", str(results))
+        start("sink postgres", PAIRSCORE_POSTGRES_URL=url)
+        publish = [sys.executable, "-m", "producer", "csv", str(source), "--job", "j", "--wait"]
+        done = commands.run(
+            publish,
+            environment(strict, there, "producer-csv", PAIRSCORE_RESULTS=str(results)),
+            within=DEADLINE,
+        )
+        said = "\n".join([done.stderr, *(log.read_text() for log in kept)])
+        assert done.returncode == 0, said
+        written = results / "j" / "in_scored.csv"
+        wait_until(written.exists, within=DEADLINE)
+        assert written.read_text().count("blocked_address") == ROWS
+        query = "SELECT count(*) FROM pairscore.scores WHERE error = 'blocked_address'"
+        wait_until(lambda: ask(url, query) == [(ROWS,)], within=DEADLINE)
+        said = "\n".join(log.read_text() for log in kept)
+        assert "authorization" not in said.lower(), said
+
+
+def test_who_has_no_rights_is_told_so(strict, there, tmp_path, postgres_service):
+    there.create()
+    first = {
+        "worker": "pairs",
+        "producer": "pairs",
+        "sink csv": "scores",
+        "sink postgres": "scores",
+    }
+    with database(postgres_service.url) as url:
+        given = environment(strict, there, "nobody", PAIRSCORE_POSTGRES_URL=url)
+        found = run_all(services(tmp_path), given)
+    for ended in found:
+        assert ended.code == 3
+        assert ended.line == (
+            f"topic {there.settings.topic_prefix}{first[ended.name]} at {strict.address('login')} "
+            "may not be seen by this user; give it the rights that docs/operations.md lists "
+            "(`kafka-acls.sh --topic`), or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
+        )
