@@ -153,6 +153,7 @@ def run(
             )
             pace = Pace(
                 window=settings.window,
+                window_bytes=settings.worker.window_bytes,
                 rows=settings.worker.commit_rows,
                 interval=settings.worker.commit_interval,
                 shutdown=settings.worker.shutdown_seconds,

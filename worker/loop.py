@@ -55,11 +55,12 @@ _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUT
 class Pace:
     """How much is taken, and when what is finished is published. Times are seconds.
 
-    `window` rows fill the window; `rows` finished ones are published at once, fewer after
-    `interval`; `shutdown` is how long ending may take.
+    `window` rows or `window_bytes` fill the window; `rows` finished ones are published at once,
+    fewer after `interval`; `shutdown` is how long ending may take.
     """
 
     window: int
+    window_bytes: int
     rows: int
     interval: float
     shutdown: float
@@ -112,7 +113,6 @@ class Worker:
         self._publisher = parts.publisher
         self._meter = parts.meter
         self._topics = topics
-        self._window = pace.window
         self._pace = pace
         self._clock = clock
         self._wall = wall
@@ -157,8 +157,8 @@ class Worker:
         self._hand_over()
         self._backpressure.apply(
             self._ledger.partitions,
-            records=self._ledger.unconfirmed - len(self._parking),
-            size=self._ledger.unconfirmed_bytes - self._parking.size,
+            records=self._taken,
+            size=self._taken_bytes,
             held=self._ledger.held,
             parked=lambda each: each in self._parking or self._offsets.waits(each),
         )
@@ -187,25 +187,35 @@ class Worker:
         self._overdue = overdue
 
     def _poll(self) -> Iterator[Message]:
-        """Read what is there, up to the room in the window.
+        """Read what is there, up to the room in the window, one record at least.
 
         One by one, since `consume` may hand over, after partitions have come, records of the time
         before. Rounds cost the scorer more than the CPU they take, as its threads wait for each
         other: so there are few while it has much to do, and more where somebody waits for a row.
         """
         message = self._consumer.poll(self._patience())
-        taken = self._ledger.unconfirmed - len(self._parking)
-        room = max(1, min(_READ_AT_ONCE, self._window - taken))
+        rows = min(_READ_AT_ONCE, self._pace.window - self._taken)
+        room = self._pace.window_bytes - self._taken_bytes
         while message is not None:
             yield message
-            if room == 0:
+            rows -= 1
+            room -= len(message)
+            if rows <= 0 or room <= 0:
                 return
-            room -= 1
             message = self._consumer.poll(0)
+
+    @property
+    def _taken(self) -> int:
+        """How many rows are in the window: those that are parked are beside it."""
+        return self._ledger.unconfirmed - len(self._parking)
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self._ledger.unconfirmed_bytes - self._parking.size
 
     def _patience(self) -> float:
         """How long to wait for a record, in seconds, if none is there."""
-        if self._ledger.unconfirmed == len(self._parking):
+        if not self._taken:
             return _LONGEST_POLL
         share = self._scoring.seconds_left * _POLL_SHARE
         return min(_LONGEST_POLL, max(_SHORTEST_POLL, share))

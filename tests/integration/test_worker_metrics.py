@@ -77,3 +77,20 @@ def test_full_window_pauses_every_partition_until_there_is_room(fleet):
             future.set_result(SCORE)
         wait_until(lambda: fleet.rows() == list(range(600)), within=WITHIN)
         wait_until(tells(port, lambda now: now["paused_partitions"] == 0), within=WITHIN)
+
+
+def test_window_is_full_at_its_bytes(fleet):
+    size, most = 20_000, 1_000_000
+    [port] = free_ports(1)
+    scorer = Told(lambda _: None)
+    fleet.publish(range(300), url="http://e.org/0.jpg", caption="a" * size)
+    worker = {"id": "w", "window_bytes": most}
+    with working(fleet, scorer, telemetry={"port": port}, worker=worker):
+        wait_until(lambda: ready(port), within=WITHIN)
+        wait_until(tells(port, lambda now: now["paused_partitions"] > 0), within=WITHIN)
+        held = said_by_worker(port)["unconfirmed_bytes"]
+        assert most <= held < most + 2 * size
+        scorer.answer = lambda _: SCORE
+        for future in scorer.kept:
+            future.set_result(SCORE)
+        wait_until(lambda: fleet.rows() == list(range(300)), within=WITHIN)
