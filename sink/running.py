@@ -31,16 +31,21 @@ class Surroundings:
     metrics: Metrics
 
 
+def take_signals() -> StopSignal:
+    """Have signals ask the process to end; before anything that a sink may have to wait for."""
+    stop = StopSignal()
+    stop.install(END_SECONDS)
+    return stop
+
+
 @contextmanager
-def surroundings(settings: SinkSettings, name: str) -> Iterator[Surroundings]:
-    """Take over the process's logs and signals, and open its port, while the block runs.
+def surroundings(settings: SinkSettings, name: str, stop: StopSignal) -> Iterator[Surroundings]:
+    """Take over the process's logs, and open its port, while the block runs.
 
     Raises:
         EnvironmentFault: the port cannot be had.
     """
     configure_logging(settings.telemetry, name)
-    stop = StopSignal()
-    stop.install(END_SECONDS)
     health = Health(settings.sink.stall_seconds)
     metrics = Metrics("sink")
     with serving(settings.telemetry, metrics, health):

@@ -1,8 +1,9 @@
 """Commands as processes, which never outlive whoever started them."""
 
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,14 @@ def started(
             raise
         finally:
             process.kill()
+
+
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has come so far that it handles a signal."""
+    with suppress(OSError):
+        caught = Path(f"/proc/{pid}/status").read_text().partition("\nSigCgt:")[2]
+        return bool(caught and int(caught.split()[0], 16) >> (number - 1) & 1)
+    return False
 
 
 def _last_words(process: "subprocess.Popen[str]") -> str:

@@ -1,6 +1,6 @@
 """`python -m sink csv`: everything put together."""
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from sink.csv.source import AssignedSource
 from sink.csv.spool import Spool
 from sink.csv.store import CsvStore
 from sink.intake import Intake
-from sink.running import make_loop, run_loop, surroundings
+from sink.running import make_loop, run_loop, surroundings, take_signals
 from sink.topics import TopicWatch
 
 NAME: Final = "sink csv"
@@ -29,23 +29,25 @@ def serve_csv(settings: SinkSettings) -> int:
     """
     results = Path(settings.results)
     topics = Topics.of(settings.kafka)
-    with locked(results), Spool(results, topics.scores, _now) as spool:
-        connection = Connection(settings.kafka)
-        admin = make_admin(connection)
-        cluster = connect(connection, admin)
-        check_topics(settings.kafka, admin, cluster, (topics.scores, topics.jobs))
-        watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
-        found = watch.read()
-        with (
-            surroundings(settings, NAME) as around,
-            closing(AssignedSource(connection, topics, watch)) as source,
-            closing(Finisher(spool, results, _now)) as finisher,
-        ):
+    stop = take_signals()
+    with ExitStack() as stack:
+        with stop.starting():
+            stack.enter_context(locked(results))
+            spool = stack.enter_context(Spool(results, topics.scores, _now))
+            connection = Connection(settings.kafka)
+            admin = make_admin(connection)
+            cluster = connect(connection, admin)
+            check_topics(settings.kafka, admin, cluster, (topics.scores, topics.jobs))
+            watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
+            found = watch.read()
+            around = stack.enter_context(surroundings(settings, NAME, stop))
+            source = stack.enter_context(closing(AssignedSource(connection, topics, watch)))
+            finisher = stack.enter_context(closing(Finisher(spool, results, _now)))
             store = CsvStore(spool, finisher, around.metrics)
             store.see_topics(found)
             source.begin(found, store.offsets())
-            loop = make_loop(settings, around, source, Intake(topics), store)
-            return run_loop(settings, around, loop, NAME)
+        loop = make_loop(settings, around, source, Intake(topics), store)
+        return run_loop(settings, around, loop, NAME)
 
 
 def _now() -> datetime:

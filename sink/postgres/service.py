@@ -1,6 +1,6 @@
 """`python -m sink postgres`: everything put together."""
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Final
 
 from pairscore.errors import SettingsError
@@ -14,7 +14,7 @@ from sink.intake import Intake
 from sink.postgres.group import GroupSource
 from sink.postgres.holdings import Holdings
 from sink.postgres.store import PostgresStore
-from sink.running import make_loop, run_loop, surroundings
+from sink.running import make_loop, run_loop, surroundings, take_signals
 from sink.topics import TopicWatch
 
 NAME: Final = "sink postgres"
@@ -41,20 +41,21 @@ def serve_postgres(settings: SinkSettings) -> int:
         holdings,
         statement_seconds=settings.sink.stall_seconds * _OF_THE_STALL,
     )
-    with closing(store):
-        store.begin()
-        connection = Connection(settings.kafka)
-        admin = make_admin(connection)
-        found = connect(connection, admin)
-        check_topics(settings.kafka, admin, found, (topics.scores, topics.jobs))
-        check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
-        watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
-        with (
-            surroundings(settings, NAME) as around,
-            closing(
-                GroupSource(connection, topics, watch, store, holdings, intake.forget)
-            ) as source,
-        ):
+    stop = take_signals()
+    with ExitStack() as stack:
+        stack.enter_context(closing(store))
+        with stop.starting():
+            store.begin()
+            connection = Connection(settings.kafka)
+            admin = make_admin(connection)
+            found = connect(connection, admin)
+            check_topics(settings.kafka, admin, found, (topics.scores, topics.jobs))
+            check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
+            watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
+            around = stack.enter_context(surroundings(settings, NAME, stop))
+            source = stack.enter_context(
+                closing(GroupSource(connection, topics, watch, store, holdings, intake.forget))
+            )
             source.begin()
-            loop = make_loop(settings, around, source, intake, store)
-            return run_loop(settings, around, loop, NAME)
+        loop = make_loop(settings, around, source, intake, store)
+        return run_loop(settings, around, loop, NAME)

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import psutil
 
+from tests import commands
 from tests.faults.processes import Nursery
 
 _LOOK_SECONDS: Final = 0.05
@@ -62,11 +63,7 @@ class Service:
 
     def heeds(self, number: signal.Signals) -> bool:
         """Whether it has come so far that it handles a signal."""
-        with suppress(OSError):
-            status = Path(f"/proc/{self.pid}/status").read_text()
-            caught = int(status.partition("\nSigCgt:")[2].split()[0], 16)
-            return self.running and bool(caught >> (number - 1) & 1)
-        return False
+        return self.running and commands.heeds(self.pid, number)
 
     def readiness(self) -> tuple[int, str]:
         """What /readyz answers, status and text; 0 where nothing does."""

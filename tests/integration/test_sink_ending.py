@@ -1,5 +1,6 @@
 """Sinks that are asked to end while what they need hangs: they end in time, and nothing is lost."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from deploy import local
 from shared.shutdown import EXIT_LATE
 from sink.running import END_SECONDS
+from tests.commands import heeds
 from tests.fetching import wait_until
 from tests.postgres_sinks import Sinks, ask, database, sinks
 from tests.services import had
@@ -53,6 +55,26 @@ def ended(sink: Sink) -> tuple[int, float]:
     """The exit code of a sink that is asked to end, and the seconds that it took."""
     began = time.monotonic()
     return sink.terminate(), time.monotonic() - began
+
+
+def test_sinks_that_wait_for_kafka_to_begin_end_at_once_when_they_are_asked_to(
+    broker, where, fleet
+):
+    broker.pause(1)
+    try:
+        with where.sink() as csv:
+            both = (csv, fleet.start())
+            for sink in both:
+                pid = sink.process.pid
+                wait_until(lambda pid=pid: heeds(pid, signal.SIGTERM), within=DEADLINE)
+            time.sleep(1)  # not a condition: what they wait for says nothing
+            for sink in both:
+                code, seconds = ended(sink)
+                assert code == 0
+                assert seconds < MARGIN
+                assert not sink.lines
+    finally:
+        broker.resume(1)
 
 
 def test_sinks_whose_kafka_hangs_end_in_order_when_they_are_asked_to(

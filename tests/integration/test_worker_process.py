@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import requests
 
 from deploy import local
 from deploy.local.ports import free_ports
@@ -40,9 +41,17 @@ def refused(fleet: Fleet, **more: str) -> Ended:
 @contextmanager
 def told(fleet: Fleet, what: str, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process with a scorer that is told; killed on leaving."""
+    with process_of(["tests.told_worker", *what.split()], fleet, log, **more) as process:
+        yield process
+
+
+@contextmanager
+def process_of(
+    module: list[str], fleet: Fleet, log: Path, **more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.told_worker", *what.split()],
+            [sys.executable, "-m", *module],
             cwd=ROOT,
             env=environment(fleet, **more),
             stderr=file,
@@ -139,6 +148,34 @@ def test_scorer_that_hangs_when_it_is_closed_does_not_keep_what_was_fatal_to_its
         wait_until(lambda: hangs(tmp_path / "log"), within=WITHIN)
         assert process.wait(10) == 3
     assert "worker: as it was told to" in (tmp_path / "log").read_text()
+
+
+def test_asked_to_end_with_rows_that_do_not_come_out_it_leaves_them_to_others_in_time(
+    fleet, tmp_path
+):
+    [port] = free_ports(1)
+    settings = {
+        "PAIRSCORE_FETCH__TIMEOUT": "120",
+        "PAIRSCORE_FETCH__ALLOW_NETWORKS": "127.0.0.0/8",
+        "PAIRSCORE_TELEMETRY__PORT": str(port),
+    }
+
+    def in_flight() -> float:
+        with suppress(requests.ConnectionError):
+            return said_by_worker(port)["in_flight"]
+        return 0
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/never.jpg"
+        fleet.publish(range(30), url=url)
+        fleet.publish(range(30, 50), url="nonsense")
+        with process_of(["worker"], fleet, tmp_path / "log", **settings) as process:
+            wait_until(lambda: in_flight() == 30, within=WITHIN)
+            took = seconds_to_end(process, 0)
+    assert 20 <= took < 25
+    assert not set(fleet.rows()) & set(range(30))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(50)), within=WITHIN)
 
 
 @pytest.fixture(scope="module")
