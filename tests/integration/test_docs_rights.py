@@ -4,8 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import (
@@ -19,13 +17,12 @@ from confluent_kafka.admin import (
 from shared.settings import KafkaSettings
 from tests import commands
 from tests.documents import page
-from tests.fetching import wait_until
-from tests.postgres_sinks import ask, database
+from tests.postgres_sinks import database
 from tests.producing import Place
 from tests.refusing import run_all, services
 from tests.strict_broker import Strict, login
+from tests.whole_fleet import DEADLINE, publish, running, wait_for_outcomes, write_rows
 
-DEADLINE = 90.0
 ROW = re.compile(
     r"^\| (?:`([^`]+)`)? ?\| (topic|group|transactional id) \| `([^`]+)` \| (.+) \|$", re.MULTILINE
 )
@@ -92,43 +89,21 @@ def test_a_fleet_whose_services_have_the_rights_of_the_page_scores_a_file(
     strict, there, tmp_path, postgres_service
 ):
     source = tmp_path / "in.csv"
-    lines = [f"http://127.0.0.1:1/{row}.jpg,a cat" for row in range(ROWS)]
-    source.write_text("\n".join(["url,caption", *lines, ""]))
+    write_rows(source, ROWS)
     results = tmp_path / "results"
-    with database(postgres_service.url) as url, ExitStack() as stack:
-        kept: list[Path] = []
+    with database(postgres_service.url) as url:
 
-        def start(service: str, *arguments: str, **more: str) -> None:
-            kept.append(tmp_path / f"{user_of(service)}.log")
-            log = stack.enter_context(kept[-1].open("w"))
-            command = [sys.executable, "-m", *service.split(), *arguments]
-            there_is = environment(strict, there, user_of(service), **more)
-            stack.enter_context(
-                commands.started(command, there_is, stdout=log.fileno(), stderr=log.fileno())
-            )
+        def of(service: str) -> dict[str, str]:
+            more = {"PAIRSCORE_RESULTS": str(results), "PAIRSCORE_POSTGRES_URL": url}
+            return environment(strict, there, user_of(service), PAIRSCORE_MODEL="demo", **more)
 
         create = [sys.executable, "-m", "shared.topics", "create"]
-        made = commands.run(
-            create, environment(strict, there, "shared-topics-create"), within=DEADLINE
-        )
+        made = commands.run(create, of("shared.topics create"), within=DEADLINE)
         assert made.returncode == 0, made.stderr
-        start("worker", "--model", "demo")
-        start("sink csv", "--results", str(results))
-        start("sink postgres", PAIRSCORE_POSTGRES_URL=url)
-        publish = [sys.executable, "-m", "producer", "csv", str(source), "--job", "j", "--wait"]
-        done = commands.run(
-            publish,
-            environment(strict, there, "producer-csv", PAIRSCORE_RESULTS=str(results)),
-            within=DEADLINE,
-        )
-        said = "\n".join([done.stderr, *(log.read_text() for log in kept)])
-        assert done.returncode == 0, said
-        written = results / "j" / "in_scored.csv"
-        wait_until(written.exists, within=DEADLINE)
-        assert written.read_text().count("blocked_address") == ROWS
-        query = "SELECT count(*) FROM pairscore.scores WHERE error = 'blocked_address'"
-        wait_until(lambda: ask(url, query) == [(ROWS,)], within=DEADLINE)
-        said = "\n".join(log.read_text() for log in kept)
+        with running(tmp_path, of) as logs:
+            publish(source, "j", of("producer csv"), "--wait")
+            wait_for_outcomes(results, url, "j", source, ROWS)
+        said = "\n".join(log.read_text() for log in logs)
         assert "authorization" not in said.lower(), said
 
 

@@ -64,9 +64,10 @@ def test_sinks_that_wait_for_kafka_to_begin_end_at_once_when_they_are_asked_to(
     try:
         with where.sink() as csv:
             both = (csv, fleet.start())
-            for sink in both:
-                pid = sink.process.pid
-                wait_until(lambda pid=pid: heeds(pid, signal.SIGTERM), within=DEADLINE)
+            wait_until(
+                lambda: all(heeds(sink.process.pid, signal.SIGTERM) for sink in both),
+                within=DEADLINE,
+            )
             time.sleep(1)  # not a condition: what they wait for says nothing
             for sink in both:
                 code, seconds = ended(sink)
