@@ -41,7 +41,9 @@ class Nursery:
                 log=str(log),
                 preloaded=preloaded,
             )
-        return int(answer["pid"])
+            pid = int(answer["pid"])
+            self._ended.pop(pid, None)  # of an earlier process: numbers come again
+        return pid
 
     def code(self, pid: int) -> int | None:
         """The exit code of a process, or minus the signal that ended it; None if it runs."""
