@@ -178,7 +178,7 @@ def check_topics(
 
 
 def _absent(settings: KafkaSettings, name: str, error: KafkaError | None) -> str:
-    if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+    if _is_hidden(error):
         return (
             f"topic {name} at {settings.bootstrap_servers} may not be seen by this user; give it "
             "the rights that docs/operations.md lists (`kafka-acls.sh --topic`), or correct "
@@ -207,7 +207,7 @@ def _main(command: str) -> int:
         done = create_topics(settings, admin, found)
         lines = done or [f"all {len(specs(settings))} topics are there"]
     else:
-        lines = [_describe(found, spec) for spec in specs(settings)]
+        lines = [_describe(admin, found, spec) for spec in specs(settings)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
@@ -264,9 +264,16 @@ def _settled(
     return [f"{name}: {what}"]
 
 
-def _describe(found: ClusterMetadata, spec: TopicSpec) -> str:
+def _describe(admin: AdminClient, found: ClusterMetadata, spec: TopicSpec) -> str:
     topic = found.topics.get(spec.name)
-    return f"{spec.name}: {'missing' if topic is None else f'{len(topic.partitions)} partitions'}"
+    if topic is not None:
+        return f"{spec.name}: {len(topic.partitions)} partitions"
+    hidden = _is_hidden(topic_error(admin, spec.name))
+    return f"{spec.name}: {'may not be seen by this user' if hidden else 'missing'}"
+
+
+def _is_hidden(error: KafkaError | None) -> bool:
+    return error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
 
 
 if __name__ == "__main__":

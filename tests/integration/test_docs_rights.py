@@ -125,3 +125,13 @@ def test_who_has_no_rights_is_told_so(strict, there, tmp_path, postgres_service)
             "may not be seen by this user; give it the rights that docs/operations.md lists "
             "(`kafka-acls.sh --topic`), or correct PAIRSCORE_KAFKA__TOPIC_PREFIX"
         )
+
+
+def test_list_tells_what_may_not_be_seen_from_what_is_missing(strict, there):
+    there.create()
+    hidden = there.topics.pairs
+    listing = [sys.executable, "-m", "shared.topics", "list"]
+    done = commands.run(listing, environment(strict, there, "nobody"), within=DEADLINE)
+    assert done.stdout.splitlines()[0] == f"{hidden}: may not be seen by this user"
+    done = commands.run(listing, environment(strict, there, "producer-csv"), within=DEADLINE)
+    assert done.stdout.splitlines()[0] == f"{hidden}: 3 partitions"
