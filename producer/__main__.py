@@ -1,7 +1,11 @@
 """Entry point of `python -m producer`."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
 
 from shared.service import EXIT_INTERRUPTED, end_process, run_service
 
@@ -15,8 +19,8 @@ def main() -> None:
 
 
 def _run() -> int:
-    # Until rows are being published there is nothing to end in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     # Imported here, as an interrupt may come while this takes its time.
     from pairscore.cli.streams import LenientStream
     from producer.cli import run
@@ -26,6 +30,16 @@ def _run() -> int:
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     return code
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: until rows are being published there is nothing to end in order.
+
+    A KeyboardInterrupt may be lost, as where it comes while an object is being destroyed.
+    """
+    with suppress(OSError):  # nobody reads on
+        os.write(2, b"producer: interrupted\n")
+    os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":
