@@ -42,12 +42,12 @@ def rights(prefix: str) -> Iterator[AclBinding]:
     for who, kind, name, operations in ROW.findall(page("operations.md")):
         user = who or user
         pattern = ResourcePatternType.PREFIXED if name[-1] == "*" else ResourcePatternType.LITERAL
-        for operation in operations.partition(" (")[0].split(", "):
+        for operation in operations.split(", "):
             yield AclBinding(
                 KINDS[kind],
                 prefix + name.rstrip("*"),
                 pattern,
-                f"User:{user_of(who or user)}",
+                f"User:{user_of(user)}",
                 "*",
                 OPERATIONS[operation.upper()],
                 AclPermissionType.ALLOW,
