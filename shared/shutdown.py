@@ -39,6 +39,13 @@ class Deadline:
         return self._clock() >= self._end
 
 
+def try_to_close(close: Callable[[], object], name: str, seconds: float) -> None:
+    """Close something, or let it be after so long: the process is to end without it then."""
+    closing = threading.Thread(target=close, name=f"close {name}", daemon=True)
+    closing.start()
+    closing.join(seconds)
+
+
 class StopSignal:
     """Whether the service was asked to end; asked once, it stays asked.
 

@@ -4,7 +4,6 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from threading import Thread
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer
@@ -15,7 +14,7 @@ from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room
 from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
-from shared.shutdown import StopSignal
+from shared.shutdown import StopSignal, try_to_close
 from shared.telemetry.health import Health
 from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import Metrics
@@ -117,7 +116,7 @@ def run(
             health.ready(False, "loading the model")
             own = _of_one_attempt(settings)
             scorer = (make_scorer or _load)(own)
-            stack.callback(_close, scorer)
+            stack.callback(try_to_close, scorer.close, "scorer", _CLOSE_SECONDS)
             meter.model(_describe(scorer))
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)
@@ -168,13 +167,6 @@ def _load(settings: Settings) -> Scorer:
     from pairscore.scorer import Scorer as RealScorer  # torch: seconds, after what can be refused
 
     return RealScorer(settings)
-
-
-def _close(scorer: Scorer) -> None:
-    """Close it, or let it be: its threads may hang, and the process ends without them."""
-    closing = Thread(target=scorer.close, name="close scorer", daemon=True)
-    closing.start()
-    closing.join(_CLOSE_SECONDS)
 
 
 def _describe(scorer: Scorer) -> dict[str, str]:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ import pytest
 
 from pairscore.errors import EnvironmentFault, InputError
 from shared.service import run_service
-from shared.shutdown import Deadline, StopSignal
+from shared.shutdown import Deadline, StopSignal, try_to_close
 
 SECONDS = 20.0
 
@@ -198,3 +199,13 @@ def test_a_handler_never_blocks_the_thread_that_waits():
     command = [sys.executable, "-c", FIRING]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_hangs_when_it_is_closed_is_let_be():
+    closed, never = [], threading.Event()
+    try_to_close(lambda: closed.append(1), "quick", 60.0)
+    assert closed == [1]
+    began = time.monotonic()
+    try_to_close(never.wait, "hanging", 0.2)
+    assert 0.2 <= time.monotonic() - began < 5
+    never.set()
