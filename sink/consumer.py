@@ -13,7 +13,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pairscore.errors import EnvironmentFault
 from shared.clients import make_consumer
 from shared.connection import Connection, describe
+from shared.shutdown import try_to_close
 
+# A commit that Kafka does not answer would hold it up for 45 s or more.
+_CLOSE_SECONDS: Final = 3.0
 _GONE: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -53,6 +56,11 @@ def show_progress(consumer: Consumer, next_offsets: list[TopicPartition]) -> Non
             consumer.commit(offsets=next_offsets, asynchronous=True)
     except KafkaException as error:
         _log.debug("offsets were not committed: %s", error)
+
+
+def close_consumer(consumer: Consumer) -> None:
+    """Leave Kafka, unless it does not listen: everything that counts is stored."""
+    try_to_close(consumer.close, "consumer", _CLOSE_SECONDS)
 
 
 def refuse_what_is_final(

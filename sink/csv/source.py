@@ -13,9 +13,8 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
 from shared.connection import Connection, describe
-from shared.shutdown import try_to_close
 from shared.topics import Topics
-from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
+from sink.consumer import close_consumer, make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
 from sink.lag import Lag
 from sink.offsets import find_start
@@ -24,8 +23,6 @@ from sink.topics import Found, TopicWatch
 GROUP: Final = "sink-csv"
 # Assigned by hand, it would never hear that a topic of that name is another one now.
 _ANEW: Final = frozenset({KafkaError.UNKNOWN_TOPIC_ID})
-# A commit that waits for its coordinator would hold it up for 45 s.
-_CLOSE_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +95,8 @@ class AssignedSource:
         return self._lag.records
 
     def close(self) -> None:
-        """Leave Kafka, which is told how far the sink is, unless it does not listen."""
-        try_to_close(self._consumer.close, "consumer", _CLOSE_SECONDS)
+        """Leave Kafka."""
+        close_consumer(self._consumer)
 
     def _taken(self) -> dict[Place, int]:
         return {place: at for place, at in self._starts.items() if place[0] == self._topics.scores}

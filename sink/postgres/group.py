@@ -24,7 +24,7 @@ from confluent_kafka import (
 from pairscore.errors import EnvironmentFault
 from shared.connection import Connection, describe
 from shared.topics import Topics
-from sink.consumer import make_sink_consumer, refuse_what_is_final, show_progress
+from sink.consumer import close_consumer, make_sink_consumer, refuse_what_is_final, show_progress
 from sink.intake import Place
 from sink.lag import Lag
 from sink.postgres.holdings import Held, Holdings
@@ -115,7 +115,7 @@ class GroupSource:
 
     def close(self) -> None:
         """Leave the group; the others have the partitions at once."""
-        self._consumer.close()
+        close_consumer(self._consumer)
 
     def _consume(self, most: int, seconds: float) -> list[Message]:
         # What the group has to say does not end the wait for records.
