@@ -40,10 +40,24 @@ class Deadline:
 
 
 def try_to_close(close: Callable[[], object], name: str, seconds: float) -> None:
-    """Close something, or let it be after so long: the process is to end without it then."""
-    closing = threading.Thread(target=close, name=f"close {name}", daemon=True)
+    """Close something, or let it be after so long: the process is to end without it then.
+
+    What `close` raises in time is raised here.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            close()
+        # Not swallowed: it is raised where the closing was asked for.
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    closing = threading.Thread(target=run, name=f"close {name}", daemon=True)
     closing.start()
     closing.join(seconds)
+    if raised:
+        raise raised[0]
 
 
 class StopSignal:

@@ -28,8 +28,8 @@ def running(folder: Path, environment: Callable[[str], Mapping[str, str]]) -> It
     logs: list[Path] = []
     with ExitStack() as stack:
         for service in STAYING:
-            logs.append(folder / f"{service.replace(' ', '-')}-{len(list(folder.iterdir()))}.log")
-            log = stack.enter_context(logs[-1].open("w")).fileno()
+            logs.append(folder / f"{service.replace(' ', '-')}.log")
+            log = stack.enter_context(logs[-1].open("a")).fileno()
             command = [sys.executable, "-m", *service.split()]
             stack.enter_context(
                 commands.started(command, environment(service), stdout=log, stderr=log)

@@ -14,7 +14,8 @@ import requests
 
 from deploy import local
 from deploy.local.ports import free_ports
-from tests.faults.processes import ROOT, clean_environment
+from tests import commands
+from tests.faults.processes import clean_environment
 from tests.fetching import wait_until
 from tests.refusing import Ended, run
 from tests.services import had
@@ -39,7 +40,7 @@ def refused(fleet: Fleet, **more: str) -> Ended:
 
 
 @contextmanager
-def told(fleet: Fleet, what: str, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+def told(fleet: Fleet, what: str, log: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     """A worker process with a scorer that is told; killed on leaving."""
     with process_of(["tests.told_worker", *what.split()], fleet, log, **more) as process:
         yield process
@@ -48,20 +49,15 @@ def told(fleet: Fleet, what: str, log: Path, **more: str) -> Iterator[subprocess
 @contextmanager
 def process_of(
     module: list[str], fleet: Fleet, log: Path, **more: str
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[subprocess.Popen[str]]:
+    """A process on the fleet's topics, and what it says in a file; killed on leaving."""
+    command = [sys.executable, "-m", *module]
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module],
-            cwd=ROOT,
-            env=environment(fleet, **more),
-            stderr=file,
-            stdout=file,
-        )
-        try:
+        said = file.fileno()
+        with commands.started(
+            command, environment(fleet, **more), stdout=said, stderr=said
+        ) as process:
             yield process
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -118,7 +114,7 @@ def hangs(log: Path) -> bool:
     return "hangs now" in log.read_text()
 
 
-def seconds_to_end(process: subprocess.Popen[bytes], code: int) -> float:
+def seconds_to_end(process: subprocess.Popen[str], code: int) -> float:
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(WITHIN) == code

@@ -209,3 +209,11 @@ def test_what_hangs_when_it_is_closed_is_let_be():
     try_to_close(never.wait, "hanging", 0.2)
     assert 0.2 <= time.monotonic() - began < 5
     never.set()
+
+
+def test_what_is_raised_by_closing_is_raised_to_who_asked():
+    def fail() -> None:
+        raise InputError("as it was told to")
+
+    with pytest.raises(InputError, match="as it was told to"):
+        try_to_close(fail, "failing", 60.0)
