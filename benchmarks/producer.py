@@ -19,7 +19,7 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from shared.clients import connect, make_admin, make_consumer
+from shared.clients import connect, make_consumer
 from shared.connection import Connection
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
@@ -102,8 +102,8 @@ def count(connection: Connection, topic: str, partitions: int) -> int:
 @contextmanager
 def topics_of(connection: Connection) -> Iterator[Topics]:
     """The topics, removed afterwards."""
-    admin = make_admin(connection)
-    create_topics(connection.settings, admin, connect(connection, admin))
+    admin, found = connect(connection)
+    create_topics(connection.settings, admin, found)
     topics = Topics.of(connection.settings)
     try:
         yield topics

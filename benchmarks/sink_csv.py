@@ -23,7 +23,7 @@ from typing import Final
 import psutil
 
 from pairscore.pair import Score
-from shared.clients import connect, make_admin, make_producer
+from shared.clients import connect, make_producer
 from shared.connection import Connection
 from shared.messages import (
     CsvFormat,
@@ -94,8 +94,8 @@ def environment(settings: KafkaSettings) -> dict[str, str]:
 def filled(settings: KafkaSettings, rows: int) -> Iterator[None]:
     """Topics of one job's `rows` outcomes, removed afterwards."""
     connection = Connection(settings)
-    admin = make_admin(connection)
-    create_topics(settings, admin, connect(connection, admin))
+    admin, found = connect(connection)
+    create_topics(settings, admin, found)
     topics = Topics.of(settings)
     try:
         producer = make_producer(connection, transactional_id="bench")

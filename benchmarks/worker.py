@@ -54,8 +54,8 @@ def measure(options: Options) -> dict[str, float]:
     prefix = f"bench-{uuid.uuid4().hex[:8]}."
     settings = KafkaSettings(bootstrap_servers=options.bootstrap, topic_prefix=prefix)
     connection = Connection(settings)
-    admin = make_admin(connection)
-    create_topics(settings, admin, connect(connection, admin))
+    admin, found = connect(connection)
+    create_topics(settings, admin, found)
     topics = Topics.of(settings)
     if options.csv is None:
         fill(options.bootstrap, topics.pairs, _made_up(options.rows))

@@ -16,18 +16,21 @@ from shared.settings import KafkaSettings
 from shared.topics import MAX_BYTES, Topics, check_topics
 
 
-def check_kafka(connection: Connection, admin: AdminClient, topics: Topics) -> None:
+def check_kafka(connection: Connection, topics: Topics) -> AdminClient:
     """Make sure that Kafka answers, has the topics that are published to, and room there for rows.
+
+    Returns a client for what else is asked of Kafka.
 
     Raises:
         EnvironmentFault: it does not, or has not.
     """
     settings = connection.settings
-    found = connect(connection, admin)
+    admin, found = connect(connection)
     check_topics(settings, admin, found, (topics.pairs, topics.jobs))
     check_compacted(settings, admin)
     check_room(settings, admin, (topics.pairs,))
     check_coordinators(settings, admin, found, (Coordinator.TRANSACTIONS,))
+    return admin
 
 
 def check_job(job: CsvJob, survey: Survey, admin: AdminClient, topics: Topics) -> None:

@@ -24,7 +24,6 @@ from producer.publication import Publication, Published
 from producer.pulse import Pulse
 from producer.transactions import CLOSING_SECONDS, Transactions
 from producer.waiting import Waiting
-from shared.clients import make_admin
 from shared.connection import Connection
 from shared.results import JobStatus, open_results
 from shared.settings import ProducerSettings
@@ -65,8 +64,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
         check_name(options.job)
     check_input(options.source)
     connection, topics = Connection(settings.kafka), Topics.of(settings.kafka)
-    admin = make_admin(connection)
-    check_kafka(connection, admin, topics)
+    admin = check_kafka(connection, topics)
     # Not before: a broker that does not answer is said in one line, which ends the command.
     configure_logging(settings.telemetry, "producer")
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from pairscore.errors import EnvironmentFault
 from scripts.groups import WORKERS, Place, committed_offsets
 from scripts.tiers import forsaken_tiers
-from shared.clients import connect, end_offsets, make_admin, make_consumer
+from shared.clients import connect, end_offsets, make_consumer
 from shared.connection import Connection
 from shared.service import run_service
 from shared.settings import ServiceSettings, read_service_settings
@@ -65,8 +65,7 @@ def _main() -> int:
     settings = read_service_settings(ServiceSettings).kafka
     topics = Topics.of(settings)
     connection = Connection(settings)
-    admin = make_admin(connection)
-    cluster = connect(connection, admin)
+    admin, cluster = connect(connection)
     check_topics(settings, admin, cluster, topics.all)
     reads = {
         WORKERS: (*topics.to_score, *forsaken_tiers(cluster.topics, topics)),

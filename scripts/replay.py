@@ -20,7 +20,7 @@ from pairscore.errors import EnvironmentFault, InputError
 from scripts.groups import WORKERS, Place, committed_offsets, count_readers
 from scripts.moving import move
 from scripts.tiers import is_tier
-from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.clients import connect, end_offsets, make_consumer, make_producer
 from shared.connection import Connection
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
@@ -52,8 +52,8 @@ def _main(options: argparse.Namespace) -> int:
     settings = read_service_settings(ServiceSettings).kafka
     route = _route(settings, options.source, options.to)
     connection = Connection(settings)
-    admin = make_admin(connection)
-    partitions = _partitions(route, settings, connect(connection, admin))
+    admin, cluster = connect(connection)
+    partitions = _partitions(route, settings, cluster)
     # It never joins the group. With the other protocol it would have a member's id all the same, by
     # which Kafka refuses its offsets while the group has members.
     outside = Connection(settings.model_copy(update={"group_protocol": "classic"}))

@@ -46,6 +46,10 @@ OVERHEAD_BYTES: Final = 65_536
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
 _NAME_SECONDS: Final = 3.0
+# A client that was told of no broker may never find one again, or abort the process when asked to
+# (librdkafka 2.16). A broker that was suspended tells so, until its cluster counts on it again.
+_ANEW_SECONDS: Final = 5.0
+_TOLD_OF_NONE_SECONDS: Final = 0.1
 
 REDISCOVERY: Final = {
     "metadata.max.age.ms": 5_000,
@@ -160,28 +164,39 @@ def make_producer(
 
 
 def connect(
-    connection: Connection, admin: AdminClient, seconds: float = CONNECT_SECONDS
-) -> ClusterMetadata:
-    """Wait until the brokers answer, at the addresses that they advertise too.
+    connection: Connection, seconds: float = CONNECT_SECONDS
+) -> tuple[AdminClient, ClusterMetadata]:
+    """A client for topics and offsets once the brokers answer, and what they say of the cluster.
+
+    They have to answer at the addresses that they advertise, too.
 
     Raises:
         EnvironmentFault: they do not within `seconds`, or refuse the login (said at once).
+        SettingsError: as in `make_admin`.
     """
     deadline = time.monotonic() + seconds
     patience = min(_TRY_SECONDS, seconds)
     while True:
-        try:
-            found = admin.list_topics(timeout=patience)
-            # The first answer may have come by way of the bootstrap address; this one cannot.
-            admin.describe_cluster(request_timeout=patience).result(patience + _SLACK_SECONDS)
-        except (KafkaException, TimeoutError) as error:
-            admin.poll(0)  # serves on_error
-            why: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
-            if connection.refused is not None or time.monotonic() >= deadline:
-                raise connection.fault(why) from None
-        else:
-            connection.reached = True
-            return found
+        admin = make_admin(connection)
+        renewal = time.monotonic() + _ANEW_SECONDS
+        while time.monotonic() < renewal:
+            try:
+                found = admin.list_topics(timeout=patience)
+                if not found.brokers:
+                    time.sleep(_TOLD_OF_NONE_SECONDS)
+                    break
+                # The first answer may have come by way of the bootstrap address; this one cannot.
+                admin.describe_cluster(request_timeout=patience).result(patience + _SLACK_SECONDS)
+            except (KafkaException, TimeoutError) as error:
+                admin.poll(0)  # serves on_error
+                why = error.args[0] if isinstance(error, KafkaException) else None
+                if connection.refused is not None or time.monotonic() >= deadline:
+                    raise connection.fault(why) from None
+            else:
+                connection.reached = True
+                return admin, found
+        if time.monotonic() >= deadline:
+            raise connection.fault()
 
 
 def topic_error(admin: AdminClient, topic: str) -> KafkaError | None:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewPartitions, NewTopic
 
 from pairscore.errors import EnvironmentFault, SettingsError
-from shared.clients import OVERHEAD_BYTES, connect, make_admin, topic_error
+from shared.clients import OVERHEAD_BYTES, connect, topic_error
 from shared.connection import Connection, describe
 from shared.service import run_service
 from shared.settings import KafkaSettings, ServiceSettings, read_service_settings
@@ -201,8 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(command: str) -> int:
     settings = read_service_settings(ServiceSettings).kafka
     connection = Connection(settings)
-    admin = make_admin(connection)
-    found = connect(connection, admin)
+    admin, found = connect(connection)
     if command == "create":
         done = create_topics(settings, admin, found)
         lines = done or [f"all {len(specs(settings))} topics are there"]

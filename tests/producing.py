@@ -48,7 +48,7 @@ class Place:
 
     def _created(self) -> bool:
         try:
-            create_topics(self.settings, self.admin, connect(self.connection, self.admin))
+            create_topics(self.settings, *connect(self.connection))
         except EnvironmentFault:  # by a broker that another test has only just let go on
             return False
         return True

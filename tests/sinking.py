@@ -164,7 +164,7 @@ class Place:
 
     def create(self) -> "Place":
         """Create the topics, or those that are missing."""
-        create_topics(self.settings, self.admin, connect(self.connection, self.admin))
+        create_topics(self.settings, *connect(self.connection))
         return self
 
     @property

@@ -12,7 +12,7 @@ from confluent_kafka import Message, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
-from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.clients import connect, end_offsets, make_consumer, make_producer
 from shared.connection import Connection
 from shared.messages import PairMessage, ScoreMessage, decode, key_of
 from shared.settings import KafkaSettings, WorkerSettings
@@ -75,8 +75,8 @@ class Fleet:
         )
         self.topics = Topics.of(self.settings)
         self.connection = Connection(self.settings)
-        self.admin = make_admin(self.connection)
-        create_topics(self.settings, self.admin, connect(self.connection, self.admin))
+        self.admin, found = connect(self.connection)
+        create_topics(self.settings, self.admin, found)
         self.producer = make_producer(self.connection, transactional_id=None)
 
     def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
@@ -171,9 +171,9 @@ def working(
     finally:
         stop.ask()
         thread.join(WITHIN)
+        if errors:  # rather than what the test misses because of it
+            raise errors[0]
     assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def said_by_worker(port: int) -> Mapping[str, float]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, Producer
 
 from pairscore.settings import Settings
-from shared.clients import connect, make_admin, make_consumer, make_producer
+from shared.clients import connect, make_consumer, make_producer
 from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators, check_room
 from shared.service import end_process, run_service
@@ -105,8 +105,7 @@ def run(
             metrics = Metrics("worker")
             meter = Meter(metrics, health)
             connection = Connection(settings.kafka)
-            admin = make_admin(connection)
-            found = connect(connection, admin)
+            admin, found = connect(connection)
             check_topics(settings.kafka, admin, found, topics.all)
             check_room(settings.kafka, admin, topics.of_outcomes)
             check_coordinators(settings.kafka, admin, found, Coordinator)

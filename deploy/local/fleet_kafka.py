@@ -13,7 +13,7 @@ from deploy.local.jars import java, kafka_jars
 from deploy.local.native_kafka import NativeKafka
 from deploy.local.ways import How, WayClosed
 from pairscore.errors import EnvironmentFault
-from shared.clients import connect, make_admin
+from shared.clients import connect
 from shared.connection import Connection
 from shared.settings import KafkaSettings
 from shared.topics import Topics, create_topics
@@ -52,8 +52,7 @@ def create(settings: KafkaSettings) -> None:
         EnvironmentFault: Kafka does not answer, or refuses.
     """
     connection = Connection(settings)
-    admin = make_admin(connection)
-    create_topics(settings, admin, connect(connection, admin))
+    create_topics(settings, *connect(connection))
 
 
 def remove(settings: KafkaSettings) -> None:
@@ -66,9 +65,8 @@ def remove(settings: KafkaSettings) -> None:
     if not settings.topic_prefix:
         raise ValueError("only what has a prefix is removed")
     connection = Connection(settings)
-    admin = make_admin(connection)
-    found = connect(connection, admin).topics
-    topics = [name for name in Topics.of(settings).all if name in found]
+    admin, found = connect(connection)
+    topics = [name for name in Topics.of(settings).all if name in found.topics]
     known = admin.list_consumer_groups(request_timeout=_SECONDS).result(_SECONDS).valid
     groups = [each.group_id for each in known if each.group_id.startswith(settings.topic_prefix)]
     removals = [

@@ -24,6 +24,7 @@ def free_ports(count: int) -> list[int]:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 trial.bind((HOST, port))
+                trial.listen(1)  # or the same port could be had once more with SO_REUSEADDR
                 ports.append(port)
         return ports
 

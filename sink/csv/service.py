@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from shared.clients import connect, make_admin
+from shared.clients import connect
 from shared.connection import Connection
 from shared.settings import SinkSettings
 from shared.topics import Topics, check_topics
@@ -35,8 +35,7 @@ def serve_csv(settings: SinkSettings) -> int:
             stack.enter_context(locked(results))
             spool = stack.enter_context(Spool(results, topics.scores, _now))
             connection = Connection(settings.kafka)
-            admin = make_admin(connection)
-            cluster = connect(connection, admin)
+            admin, cluster = connect(connection)
             check_topics(settings.kafka, admin, cluster, (topics.scores, topics.jobs))
             watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
             found = watch.read()

@@ -4,7 +4,7 @@ from contextlib import ExitStack, closing
 from typing import Final
 
 from pairscore.errors import SettingsError
-from shared.clients import connect, make_admin
+from shared.clients import connect
 from shared.connection import Connection
 from shared.limits import Coordinator, check_coordinators
 from shared.results.postgres import Address
@@ -47,8 +47,7 @@ def serve_postgres(settings: SinkSettings) -> int:
         with stop.starting():
             store.begin()
             connection = Connection(settings.kafka)
-            admin = make_admin(connection)
-            found = connect(connection, admin)
+            admin, found = connect(connection)
             check_topics(settings.kafka, admin, found, (topics.scores, topics.jobs))
             check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
             watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))

@@ -36,8 +36,7 @@ def settings(kafka: Kafka, topic_prefix: str) -> KafkaSettings:
 @pytest.fixture
 def connection(settings: KafkaSettings) -> Connection:
     connection = Connection(settings)
-    admin = make_admin(connection)
-    create_topics(settings, admin, connect(connection, admin))
+    create_topics(settings, *connect(connection))
     return connection
 
 
@@ -193,9 +192,9 @@ def test_a_broker_that_comes_late_is_waited_for(kafka, topic_prefix):
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     connection = Connection(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}"))
-    admin = make_admin(connection)
     with Relay(port, kafka.bootstrap_servers, delay=2.0):
-        assert connect(connection, admin, SECONDS).brokers
+        _, found = connect(connection, SECONDS)
+    assert found.brokers
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0])
@@ -203,7 +202,7 @@ def test_a_broker_that_does_not_come_is_a_fault_in_time(seconds):
     connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     began = time.monotonic()
     with pytest.raises(EnvironmentFault) as error:
-        connect(connection, make_admin(connection), seconds)
+        connect(connection, seconds)
     assert time.monotonic() - began < seconds + 2
     line = str(error.value)
     assert line.startswith(
@@ -217,7 +216,7 @@ def test_trouble_before_kafka_was_reached_is_said_in_the_fault_alone(caplog):
     caplog.set_level(logging.INFO)
     connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(EnvironmentFault, match="Connection refused"):
-        connect(connection, make_admin(connection), 3)
+        connect(connection, 3)
     assert caplog.records == []
 
 
@@ -225,18 +224,18 @@ def test_trouble_before_kafka_was_reached_is_shown_to_those_who_look_for_more(ca
     caplog.set_level(logging.DEBUG)
     connection = Connection(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(EnvironmentFault):
-        connect(connection, make_admin(connection), 3)
+        connect(connection, 3)
     assert "Connection refused" in caplog.text
 
 
 def test_the_same_trouble_later_is_a_warning_once_in_a_while(kafka, caplog):
     caplog.set_level(logging.INFO)
     connection = Connection(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
-    connect(connection, make_admin(connection), SECONDS)
+    connect(connection, SECONDS)
     assert caplog.records == []
     connection.settings = KafkaSettings(bootstrap_servers="127.0.0.1:1")  # as if it had gone
     with pytest.raises(EnvironmentFault):
-        connect(connection, make_admin(connection), 3)
+        connect(connection, 3)
     lines = [record.getMessage() for record in caplog.records]
     assert 1 <= len(lines) <= 3
     assert any(line.endswith("Connection refused") for line in lines)

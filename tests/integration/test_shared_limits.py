@@ -13,7 +13,7 @@ from deploy.local.broker import behaviour, listeners
 from deploy.local.ports import free_ports
 from pairscore.errors import EnvironmentFault
 from producer import transactions as producer_transactions
-from shared.clients import connect, make_admin, make_producer
+from shared.clients import connect, make_producer
 from shared.connection import Connection
 from shared.limits import Coordinator, check_compacted, check_coordinators, check_room, room
 from shared.settings import KafkaSettings
@@ -169,8 +169,7 @@ def test_brokers_that_coordinate_already_are_not_asked_how(kafka, topic_prefix):
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=topic_prefix)
     connection = Connection(settings)
     make_producer(connection, transactional_id="t").init_transactions(30)
-    admin = make_admin(connection)
-    found = connect(connection, admin)
+    admin, found = connect(connection)
     found.brokers.clear()  # as if all were away, so that any number of copies were too many
     check_coordinators(settings, admin, found, [Coordinator.TRANSACTIONS])
 

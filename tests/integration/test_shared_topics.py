@@ -39,7 +39,7 @@ class Fleet:
         self.topics = Topics.of(self.settings)
 
     def found(self) -> ClusterMetadata:
-        return connect(self.connection, self.admin)
+        return connect(self.connection)[1]
 
     def create(self) -> list[str]:
         return create_topics(self.settings, self.admin, self.found())
