@@ -4,8 +4,10 @@ Properties of the user's (`PAIRSCORE_KAFKA__PROPERTIES`) come last in every clie
 one of those: the settings refuse them.
 """
 
+import random
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import as_completed
 from typing import Any, Final, TypeAlias, TypeVar
 
 from confluent_kafka import (
@@ -16,7 +18,13 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
+from confluent_kafka.admin import (
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from pairscore import __version__
 from pairscore.errors import SettingsError
@@ -46,8 +54,9 @@ OVERHEAD_BYTES: Final = 65_536
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
 _NAME_SECONDS: Final = 3.0
-# A client that was told of no broker may never find one again, or abort the process when asked to
-# (librdkafka 2.16). A broker that was suspended tells so, until its cluster counts on it again.
+_ASKED: Final = 5
+# A client that was told of no broker may never find one again (librdkafka 2.16). A broker that was
+# suspended tells so, until its cluster counts on it again.
 _ANEW_SECONDS: Final = 5.0
 _TOLD_OF_NONE_SECONDS: Final = 0.1
 
@@ -185,8 +194,8 @@ def connect(
                 if not found.brokers:
                     time.sleep(_TOLD_OF_NONE_SECONDS)
                     break
-                # The first answer may have come by way of the bootstrap address; this one cannot.
-                admin.describe_cluster(request_timeout=patience).result(patience + _SLACK_SECONDS)
+                # That may have come by way of a bootstrap address.
+                _ask_one(admin, found, patience)
             except (KafkaException, TimeoutError) as error:
                 admin.poll(0)  # serves on_error
                 why = error.args[0] if isinstance(error, KafkaException) else None
@@ -197,6 +206,35 @@ def connect(
                 return admin, found
         if time.monotonic() >= deadline:
             raise connection.fault()
+
+
+def _ask_one(admin: AdminClient, found: ClusterMetadata, seconds: float) -> None:
+    """Have a broker answer where it says that it is, be it that it refuses to say anything.
+
+    That is not asked with `describe_cluster`, upon whose answer librdkafka 2.16 aborts the process
+    where a cluster is without any broker that counts.
+
+    Raises:
+        KafkaException, TimeoutError: none of some does.
+    """
+    some = random.sample(sorted(found.brokers), min(len(found.brokers), _ASKED))
+    resources = [ConfigResource(ResourceType.BROKER, str(each)) for each in some]
+    asked = [
+        future
+        for resource in resources
+        for future in admin.describe_configs([resource], request_timeout=seconds).values()
+    ]
+    failure: BaseException = TimeoutError()
+    for future in as_completed(asked, seconds + _SLACK_SECONDS):
+        error = future.exception()
+        if error is None or _code(error) == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return
+        failure = error
+    raise failure
+
+
+def _code(error: BaseException) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None
 
 
 def topic_error(admin: AdminClient, topic: str) -> KafkaError | None:
