@@ -52,6 +52,13 @@ _PROXY = re.compile(
     r"(?:[a-z0-9_.-]+|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?/?",
     re.IGNORECASE | re.ASCII,
 )
+_REDIS = re.compile(
+    r"(?:rediss?://(?:[^@/?#\[\]\\ ]*@)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+    r"(?:/[0-9]{0,5})?|unix://(?:[^@/?#\\ ]*@)?/[^?#\\]+)(?:\?[!-~]*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_DAY: Final = 86_400.0
+_YEAR: Final = 366 * _DAY
 # libcurl decodes a user and a password, and then refuses these.
 _ESCAPED_CONTROL = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 
@@ -91,6 +98,16 @@ def _is_proxy(text: str) -> bool:
     except ValueError:
         return False
     return found["port"] is None or 0 < int(found["port"]) < 1 << 16
+
+
+def _redis(value: SecretStr) -> SecretStr:
+    # What is wrong is not quoted: it may be in the password.
+    if not _REDIS.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0, or "
+            "unix:///path; write special characters of a password as %40 and such"
+        )
+    return value
 
 
 def _printable_ascii(value: str) -> str:
@@ -165,6 +182,69 @@ class ImageSettings(BaseModel):
     threads: int = Field(default=0, ge=0, le=256, description="0: one per core, at most 8")
 
 
+class CacheSettings(BaseModel):
+    """What is remembered of URLs, images and captions. Times are seconds, sizes bytes.
+
+    A server says how long its image is good for; `least` and `most` bound that. Then it is asked
+    whether the image has changed, where it gave something to ask by.
+    """
+
+    model_config = GROUP
+
+    bytes: int = Field(
+        default=128_000_000, ge=0, description="in memory: embeddings, and what URLs led to"
+    )
+    folder: _ExpandedPath | None = Field(
+        default=None, description="also kept in a file there, for the next time; then not in Redis"
+    )
+    least: float = Field(
+        default=3_600.0,
+        ge=0,
+        le=_YEAR,
+        description="seconds that an image is believed unchanged, at least",
+    )
+    most: float = Field(
+        default=30 * _DAY,
+        ge=1,
+        le=_YEAR,
+        description="and at most, whatever its server says",
+    )
+    absent: float = Field(
+        default=3_600.0,
+        ge=0,
+        le=_YEAR,
+        description="seconds that 404, 410 and what is no image are believed",
+    )
+    unknown_host: float = Field(
+        default=600.0,
+        ge=0,
+        le=_YEAR,
+        description="seconds that a name is believed not to exist",
+    )
+    embedding: float = Field(
+        default=30 * _DAY,
+        ge=1,
+        le=_YEAR,
+        description="seconds that embeddings are kept in Redis or the folder",
+    )
+
+
+class RedisSettings(BaseModel):
+    """A Redis that workers share: what they remember. Without it each remembers for itself."""
+
+    model_config = GROUP
+
+    url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+        default=None, description="redis://user:password@host:6379/0, rediss:// with TLS"
+    )
+    timeout: float = Field(
+        default=0.05,
+        gt=0,
+        le=60,
+        description="seconds that one round trip may take; then it is done without",
+    )
+
+
 class Settings(BaseSettings):
     """Everything that the scorer can be told."""
 
@@ -184,15 +264,13 @@ class Settings(BaseSettings):
         description="pairs in flight at once, about 1.5 kB each; outcomes are in order, so that so "
         "many go on behind one that waits to be asked again, and no more",
     )
-    cache_bytes: int = Field(
-        default=128_000_000, ge=0, description="in-process cache of embeddings and failures"
-    )
-    cache_seconds: float = Field(default=3600.0, ge=0, description="how long it believes itself")
     cache_dir: _ExpandedPath | None = Field(
         default=None, description="exported models; default: the user's cache"
     )
     fetch: FetchSettings = FetchSettings()
     image: ImageSettings = ImageSettings()
+    cache: CacheSettings = CacheSettings()
+    redis: RedisSettings = RedisSettings()
 
 
 def load_settings(

@@ -243,7 +243,6 @@ class SinkSettings(ServiceSettings, StoreSettings):
 
 
 SERVICES: Final = (ProducerSettings, WorkerSettings, SinkSettings)
-_OF_LOCAL_SERVICES: Final = ("PAIRSCORE_REDIS__URL",)  # read by deploy/local
 
 AnyService = TypeVar("AnyService", bound=ServiceSettings)
 
@@ -259,5 +258,5 @@ def read_service_settings(
     Raises:
         SettingsError: a value cannot be used, or a variable is none of any service; one line.
     """
-    refuse_unknown(os.environ, SERVICES, _OF_LOCAL_SERVICES)
+    refuse_unknown(os.environ, SERVICES)
     return read_settings(kind, overrides, option_names=option_names)

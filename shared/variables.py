@@ -21,20 +21,17 @@ _SERVICE_LINK: Final = re.compile(
 )
 
 
-def refuse_unknown(
-    environment: Mapping[str, str], kinds: Iterable[type[BaseModel]], others: Iterable[str]
-) -> None:
+def refuse_unknown(environment: Mapping[str, str], kinds: Iterable[type[BaseModel]]) -> None:
     """Make sure that every variable of our prefix is known.
 
     Args:
         environment: of the process.
         kinds: the settings that there are.
-        others: names of variables that are read elsewhere.
 
     Raises:
         SettingsError: one is not; names all that are not, and of each the nearest that is.
     """
-    known = {*others, *(name for kind in kinds for name in _names_of(kind))}
+    known = {name for kind in kinds for name in _names_of(kind)}
     groups = {name.split("__")[0] for name in known if "__" in name}
     unknown = [
         name

@@ -8,7 +8,7 @@ from concurrent.futures import wait as wait_for
 from types import TracebackType
 from typing import Any, Self
 
-from pairscore.fetch import Fetched, Fetcher, FetchResult, Url, parse_url
+from pairscore.fetch import Fetched, Fetcher, FetchResult, Url, Validators, parse_url
 from pairscore.pair import Failure
 from pairscore.settings import FetchSettings
 
@@ -26,12 +26,12 @@ class Fetching:
             FetchSettings(**settings), on_crash=self._crash, jitter=lambda: jitter
         )
 
-    def start(self, url: str) -> Future[FetchResult]:
+    def start(self, url: str, known: Validators | None = None) -> Future[FetchResult]:
         """Begin to fetch; the body keeps its slot until the test says that it is consumed."""
         parsed = parse_url(url)
         future: Future[FetchResult] = Future()
         if isinstance(parsed, Url):
-            self.fetcher.fetch(parsed, future.set_result)
+            self.fetcher.fetch(parsed, future.set_result, known)
         else:
             future.set_result(parsed)
         return future
@@ -41,9 +41,11 @@ class Fetching:
         for future in futures:
             future.add_done_callback(self._consume)
 
-    def get(self, url: str) -> FetchResult:
+    def get(self, url: str, known: Validators | None = None) -> FetchResult:
         """Fetch and consume."""
-        return self.get_all([url])[0]
+        future = self.start(url, known)
+        self.consume(future)
+        return results([future])[0]
 
     def get_all(self, urls: Iterable[str]) -> list[FetchResult]:
         """Fetch many at once and consume each as it comes; results are in the order of `urls`."""

@@ -13,7 +13,10 @@ from PIL import Image
 
 
 class ImageServer(ThreadingHTTPServer):
-    """`bodies` by path (404 for the rest); while `gate` is clear, answers wait."""
+    """`bodies` by path (404 for the rest); while `gate` is clear, answers wait.
+
+    `headers` are sent with a body; an ETag in them is honoured, and `unchanged` counts the 304s.
+    """
 
     daemon_threads = True
 
@@ -21,7 +24,9 @@ class ImageServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: dict[str, bytes] = {}
         self.statuses: dict[str, list[int]] = {}
+        self.headers: dict[str, dict[str, str]] = {}
         self.hits: Counter[str] = Counter()
+        self.unchanged: Counter[str] = Counter()
         self.gate = threading.Event()
         self.gate.set()
 
@@ -48,9 +53,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = server.bodies.get(self.path)
         planned = server.statuses.get(self.path)
         status = planned.pop(0) if planned else 200 if body is not None else 404
+        headers = server.headers.get(self.path, {})
+        asked = self.headers.get("If-None-Match")
+        if status == 200 and asked is not None and asked == headers.get("ETag"):
+            status = 304
+            server.unchanged[self.path] += 1
         answer = body if body is not None and status == 200 else b""
         self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
+        if status != 304:
+            self.send_header("Content-Length", str(len(answer)))
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer)
 

@@ -41,6 +41,13 @@ def redis_service(pytestconfig: pytest.Config) -> Iterator[local.Redis]:
         yield service
 
 
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[local.NativeRedis]:
+    """A Redis of a module's own: it may be killed, made to hang, filled and emptied."""
+    with had(local.redis(native=True)) as redis:
+        yield redis
+
+
 @pytest.fixture(scope="session")
 def postgres_service(pytestconfig: pytest.Config) -> Iterator[local.Postgres]:
     """A PostgreSQL of all tests."""

@@ -117,6 +117,8 @@ def run(
             scorer = (make_scorer or _load)(own)
             stack.callback(try_to_close, scorer.close, "scorer", _CLOSE_SECONDS)
             meter.model(_describe(scorer))
+            if (cache := getattr(scorer, "cache", None)) is not None:
+                meter.cache(cache)
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)
             producer = make_producer(connection, transactional_id=f"worker.{name}")

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
+from pairscore.cache import Cache
 from shared.messages import PairMessage
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
+from worker.cache_meter import CacheMeter
 from worker.ledger import Ledger, Partition, Plan
 from worker.publication import Kind, Publication
 
@@ -36,10 +38,15 @@ class Meter:
         self._shown: set[str] = set()
         self._published: Counter[Kind] = Counter()
         self._report_at = 0.0
+        self._cache: CacheMeter | None = None
 
     def model(self, labels: Mapping[str, str]) -> None:
         """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
         self._metrics.set(catalogue.WORKER_MODEL, 1, **labels)
+
+    def cache(self, cache: Cache) -> None:
+        """What the scorer remembers with, to be shown from now on."""
+        self._cache = CacheMeter(self._metrics, cache)
 
     def beat(self) -> None:
         """The loop goes round."""
@@ -109,6 +116,8 @@ class Meter:
         for topic, published_at in oldest.items():
             self._metrics.set(catalogue.WORKER_OLDEST, now - published_at, topic=topic)
         self._shown.update(oldest)
+        if self._cache is not None:
+            self._cache.show(now)
         if now >= self._report_at:
             self._report(ledger, now)
         for topic, count in self._read.items():

@@ -39,17 +39,26 @@ class BoundedCache(Generic[K, V]):
             self._entries.move_to_end(key)
             return value
 
-    def put(self, key: K, value: V, payload_bytes: int) -> None:
-        """Keep `value`, which takes `payload_bytes` bytes besides its bookkeeping."""
+    def put(self, key: K, value: V, payload_bytes: int, ttl: float | None = None) -> None:
+        """Keep `value`, which takes `payload_bytes` bytes besides its bookkeeping.
+
+        `ttl` is how many seconds, where that is less than what the cache keeps entries for.
+        """
         size = payload_bytes + _OVERHEAD_BYTES
         with self._lock:
             self._discard(key)
             if size > self._max_bytes:
                 return
-            self._entries[key] = (value, size, self._clock() + self._ttl)
+            lasts = self._ttl if ttl is None else min(ttl, self._ttl)
+            self._entries[key] = (value, size, self._clock() + lasts)
             self._bytes += size
             while self._bytes > self._max_bytes:
                 self._discard(next(iter(self._entries)))
+
+    @property
+    def size(self) -> int:
+        """How many bytes it holds, its bookkeeping included."""
+        return self._bytes
 
     def __len__(self) -> int:
         """How many entries there are, those that are too old included."""

@@ -45,6 +45,13 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 
+cache_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at what --cache has kept, and forget it.",
+    rich_markup_mode=None,
+)
+app.add_typer(cache_app, name="cache")
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +68,15 @@ PrecisionOption = Annotated[
 ]
 BackendOption = Annotated[
     BackendName | None, typer.Option("--backend", help="What runs it; default auto.")
+]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR|redis://HOST",
+        help="Where downloads and embeddings are remembered for the next time; default nowhere.",
+        show_default=False,
+    ),
 ]
 
 
@@ -136,6 +152,7 @@ def score(
             help="Network that may be asked though it is not public; repeatable.",
         ),
     ] = None,
+    cache: CacheOption = None,
     details: Annotated[
         bool,
         typer.Option("--details", help="Add cosine, caption_truncated, image_sha256, attempts."),
@@ -170,7 +187,8 @@ def score(
             "--timeout": timeout,
             "--attempts": attempts,
             "--allow-net": allow_net or None,
-        }
+        },
+        cache=cache,
     )
     plan = prepare(
         source,
@@ -226,7 +244,26 @@ def doctor(
     run_doctor(_settings(given), as_json=as_json)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+@cache_app.command("stats")
+def cache_stats(
+    cache: CacheOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show how many URLs, images and captions are remembered, and what they take."""
+    from pairscore.cli.cache import show_cache
+
+    show_cache(_settings({}, cache=cache), as_json=as_json)
+
+
+@cache_app.command("clear")
+def cache_clear(cache: CacheOption = None) -> None:
+    """Forget all of them."""
+    from pairscore.cli.cache import clear_cache
+
+    clear_cache(_settings({}, cache=cache))
+
+
+def _settings(given: dict[str, Any], *, cache: str | None = None) -> Settings:
     overrides: dict[str, Any] = {}
     for option, value in given.items():
         if value is None:
@@ -237,4 +274,10 @@ def _settings(given: dict[str, Any]) -> Settings:
             target = target.setdefault(group, {})
         target[name] = value
     named = {_SETTINGS[option]: option for option, value in given.items() if value is not None}
+    if cache is not None:
+        in_redis = "://" in cache
+        overrides["cache"] = {"folder": None if in_redis else cache}
+        if in_redis:
+            overrides["redis"] = {"url": cache}
+        named["cache", "folder"] = named["redis", "url"] = "--cache"
     return load_settings(overrides, option_names=named)

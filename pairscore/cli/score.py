@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from pairscore.cache.stats import LookUpStats
 from pairscore.cli.progress import reporter
 from pairscore.csv_file import Plan, Summary, run
 from pairscore.pair import Reason
@@ -45,9 +46,10 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
         line = f"{blocked:,} rows lead to addresses that are not public; --allow-net opens some"
         errors.out(line, highlight=False)
     if as_json:
-        sys.stdout.write(json.dumps(as_dict(summary, scorer.fingerprint, cpu)) + "\n")
+        found = as_dict(summary, scorer.fingerprint, cpu) | {"cache": scorer.cache.figures()}
+        sys.stdout.write(json.dumps(found) + "\n")
     else:
-        sys.stdout.write(as_text(summary) + "\n")
+        sys.stdout.write(as_text(summary, scorer.cache.looked_up) + "\n")
 
 
 def as_dict(summary: Summary, fingerprint: str, cpu_seconds: float) -> dict[str, object]:
@@ -72,14 +74,17 @@ def by_count(summary: Summary) -> list[tuple[Reason, int]]:
     return sorted(summary.failed.items(), key=lambda item: (-item[1], item[0].value))
 
 
-def as_text(summary: Summary) -> str:
-    """The summary for people: rows in = scored + failed by reason."""
+def as_text(summary: Summary, looked_up: LookUpStats | None = None) -> str:
+    """The summary for people: rows in = scored + failed by reason; what was known already."""
     counts = [("rows in", summary.rows), ("scored", summary.scored)]
     counts.append(("failed", summary.rows - summary.scored))
     counts += [(f"  {reason.value}", count) for reason, count in by_count(summary)]
     if summary.resumed_rows:
         counts.append(("done before", summary.resumed_rows))
     lines = [f"{what:<22}{count:>11,}" for what, count in counts]
+    for kind, (hits, asked) in (looked_up.shares() if looked_up else {}).items():
+        if hits:
+            lines.append(f"{kind + 's known':<22}{hits:>11,}  of {asked:,}")
     rate = f"{summary.rows_per_second:,.1f}"
     lines.append(f"{'rows/s':<22}{rate:>11}  in {summary.seconds:,.1f} s")
     lines.append(f"{'result':<22}  {summary.output}")

@@ -1,7 +1,16 @@
 """Downloads images politely and safely: public addresses only, caps, deadlines, retries."""
 
 from pairscore.fetch.fetcher import Fetcher
-from pairscore.fetch.request import Fetched, FetchResult
+from pairscore.fetch.request import Fetched, FetchResult, NotModified, Origin, Validators
 from pairscore.fetch.url import Url, parse_url
 
-__all__ = ["FetchResult", "Fetched", "Fetcher", "Url", "parse_url"]
+__all__ = [
+    "FetchResult",
+    "Fetched",
+    "Fetcher",
+    "NotModified",
+    "Origin",
+    "Url",
+    "Validators",
+    "parse_url",
+]

@@ -18,12 +18,12 @@ from pairscore.errors import SettingsError
 from pairscore.fetch.address import AddressGuard
 from pairscore.fetch.descriptors import provide_descriptors
 from pairscore.fetch.loop import CurlLoop
-from pairscore.fetch.request import Fetched, FetchResult, Request
+from pairscore.fetch.request import Fetched, FetchResult, Request, Validators, describe
 from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
 from pairscore.fetch.transfer import Transfer
 from pairscore.fetch.url import Url
-from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge, leads_on
+from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge, leads_on, still_holds
 from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
 from pairscore.settings import FetchSettings
@@ -51,7 +51,8 @@ class Fetcher:
     starts while bodies of over `settings.buffer_bytes` bytes wait.
 
     `on_crash` is called from the fetch thread, once, if a defect ends it. The process's soft limit
-    on open files is raised where so many transfers need it.
+    on open files is raised where so many transfers need it. `clock` is monotonic, `wall` is Unix
+    time.
 
     Raises:
         SettingsError: the CA file cannot be used.
@@ -64,11 +65,13 @@ class Fetcher:
         *,
         on_crash: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         provide_descriptors(settings.concurrency)
         self._settings = settings
         self._clock = clock
+        self._wall = wall
         self._jitter = jitter
         self._on_crash = on_crash
         self._policy = RetryPolicy(
@@ -99,12 +102,18 @@ class Fetcher:
         self._thread = threading.Thread(target=self._run, name="pairscore-fetch", daemon=True)
         self._thread.start()
 
-    def fetch(self, url: Url, done: Callable[[FetchResult], None]) -> None:
+    def fetch(
+        self, url: Url, done: Callable[[FetchResult], None], known: Validators | None = None
+    ) -> None:
         """Fetch `url` and call `done` from the fetch thread, where it must neither block nor raise.
 
         A `Fetched` body must be handed to `consumed` once it is no longer needed.
+
+        With `known`, `known.url` is asked for a body only if it has changed since, whether it is
+        `url` or where that leads; nothing else is told of it. `NotModified` is the result if it has
+        not, which keeps no slot: there is nothing to hand to `consumed`.
         """
-        self._inbox.requests.append(Request(url, done))
+        self._inbox.requests.append(Request(url, done, known))
         self._loop.wake()
 
     def consumed(self, fetched: Fetched) -> None:
@@ -176,7 +185,8 @@ class Fetcher:
                 self._room_since = self._clock()
                 return
             transfer = self._idle.pop() if self._idle else self._new_transfer()
-            transfer.start(request.target.text, self._settings.timeout - request.seconds)
+            left = self._settings.timeout - request.seconds
+            transfer.start(request.target.text, left, request.condition)
             self._running[transfer.handle] = (transfer, request)
             self._loop.add(transfer.handle)
 
@@ -225,6 +235,9 @@ class Fetcher:
         self._idle.append(transfer)
         self._queues.finished(request.target.host)
         evidence = transfer.evidence()
+        if transfer.condition and still_holds(code, evidence):
+            request.done(request.not_modified(transfer.said(), self._wall()))
+            return
         if leads_on(code, evidence):
             limit = self._settings.max_redirects
             failure = request.follow(evidence.location, evidence.seconds, limit)
@@ -237,7 +250,8 @@ class Fetcher:
         if failure is None:
             self._unconsumed += 1
             self._buffered += len(body)
-            request.done(Fetched(body, request.attempts))
+            origin = describe(request.target.text, transfer.said(), self._wall())
+            request.done(Fetched(body, request.attempts, origin))
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
             host = request.target.host
             self._names.settle(host, failure, lambda settled: self._settled(request, settled))

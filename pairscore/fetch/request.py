@@ -4,43 +4,142 @@ Pure. Redirects are followed here rather than by libcurl, so that where they lea
 limit and its checks like any other host.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from pairscore.fetch.freshness import entity_tag, last_change, lifetime_left, read_fields
 from pairscore.fetch.url import Url, parse_url
 from pairscore.pair import Failure, Reason
 
 
 @dataclass(frozen=True, slots=True)
+class Validators:
+    """What `url` said of itself earlier, to ask whether that still holds (RFC 9110 section 13.1).
+
+    All three are those of an `Origin`: `url` is the final one, `etag` and `last_modified` are as
+    they were sent.
+
+    Raises:
+        ValueError: `etag` or `last_modified` is not printable ASCII, which no `Origin` has.
+    """
+
+    url: str
+    etag: str | None
+    last_modified: str | None
+
+    def __post_init__(self) -> None:
+        for value in (self.etag, self.last_modified):
+            # They may come back from a store that others write to, and become header lines.
+            if value is not None and not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{value!r} is no validator")
+
+    @property
+    def condition(self) -> tuple[str, ...]:
+        """The header lines that make a GET conditional; none without a validator."""
+        names = ("If-None-Match", self.etag), ("If-Modified-Since", self.last_modified)
+        return tuple(f"{name}: {value}" for name, value in names if value)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a representation came from, and what was said of it there.
+
+    `url` is the one that answered, after redirects. `etag` and `last_modified` are as they were
+    sent, None where they are missing or malformed. `lifetime` is for how many seconds from now it
+    may be used unasked, with no upper bound, None if nothing is known of that (`lifetime_left`).
+    `robots` are the values of `X-Robots-Tag`, one for each field line.
+    """
+
+    url: str
+    etag: str | None = None
+    last_modified: str | None = None
+    lifetime: float | None = None
+    robots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body of 2xx, decoded from its content encoding, after `attempts` attempts."""
+    """A body of 2xx, decoded from its content encoding, after `attempts` attempts.
+
+    Two are equal if these are, wherever they came from.
+    """
 
     body: bytes
     attempts: int
+    origin: Origin = field(default=Origin(""), compare=False)
 
 
-FetchResult: TypeAlias = Fetched | Failure
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """What is known still holds, said `origin.url` after `attempts` attempts.
+
+    `origin` has what the 304 says, and the known validators where it has none. Of `lifetime` and
+    `robots` it may say nothing, and what was said earlier holds.
+    """
+
+    attempts: int
+    origin: Origin
+
+
+FetchResult: TypeAlias = Fetched | NotModified | Failure
+
+
+def describe(url: str, lines: Sequence[bytes], now: float) -> Origin:
+    """What the header lines of the response of `url`, received at `now` (Unix time), say of it."""
+    if not lines:
+        return Origin(url)
+    fields = read_fields(lines)
+    return Origin(
+        url,
+        entity_tag(fields),
+        last_change(fields),
+        lifetime_left(fields, now),
+        tuple(fields.get("x-robots-tag", ())),
+    )
 
 
 class Request:
     """Asks for `url` until `done` is called with the result.
 
-    `target` is what to ask for now: `url`, or where it has led. `attempts` counts this one;
-    `seconds` is how long it has taken so far, without the waiting for turns. `queued_at` is when it
-    began to wait for its host, by the clock of such waits.
+    `target` is what to ask for now: `url`, or where it has led. `known` is what was said earlier by
+    one of these. `attempts` counts this one; `seconds` is how long it has taken so far, without the
+    waiting for turns. `queued_at` is when it began to wait for its host, by the clock of such
+    waits.
     """
 
-    __slots__ = ("_redirects", "attempts", "done", "queued_at", "seconds", "target", "url")
+    __slots__ = ("_redirects", "attempts", "done", "known", "queued_at", "seconds", "target", "url")
 
-    def __init__(self, url: Url, done: Callable[[FetchResult], None]) -> None:
+    def __init__(
+        self, url: Url, done: Callable[[FetchResult], None], known: Validators | None = None
+    ) -> None:
         self.url = url
         self.done = done
+        self.known = known
         self.target = url
         self.attempts = 1
         self.seconds = 0.0
         self.queued_at = 0.0
         self._redirects = 0
+
+    @property
+    def condition(self) -> tuple[str, ...]:
+        """The header lines that make a GET of `target` conditional; none where it is not known.
+
+        Only the very URL that gave the validators gets them back: they mean nothing to others, and
+        would tell them what was asked for elsewhere.
+        """
+        known = self.known
+        return known.condition if known is not None and known.url == self.target.text else ()
+
+    def not_modified(self, lines: Sequence[bytes], now: float) -> NotModified:
+        """The result of a 304 with these header lines that `target` gave at `now` (Unix time)."""
+        said, known = describe(self.target.text, lines, now), self.known
+        if known is not None:
+            etag = said.etag or known.etag
+            last_modified = said.last_modified or known.last_modified
+            said = Origin(said.url, etag, last_modified, said.lifetime, said.robots)
+        return NotModified(self.attempts, said)
 
     def follow(self, location: str, seconds: float, limit: int) -> Failure | None:
         """Make `location` the target, after `seconds` seconds; a failure if that may not be."""

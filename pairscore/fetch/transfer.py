@@ -17,6 +17,11 @@ _PROTOCOLS: Final = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
 # An error page is not wanted; reading a small one keeps the connection for the next request.
 _UNWANTED_BYTES: Final = 65_536
 _RECEIVE_BUFFER: Final = 262_144
+_ACCEPT: Final = "Accept: image/*, */*;q=0.5"
+# Cache-Control, ETag, Expires, Last-Modified, Date, Age and X-Robots-Tag: their first four bytes,
+# which leave most other lines out at the least cost.
+_SAID: Final = frozenset({b"cach", b"etag", b"expi", b"last", b"date", b"age:", b"x-ro"})
+_SAID_BYTES: Final = 8192
 
 
 class _Address(Protocol):
@@ -49,12 +54,17 @@ class _Attempt:
     opened: int = 0
     exhausted: bool = False
     headers_ended: bool = False
+    said: list[bytes] = field(default_factory=list)
+    said_bytes: int = 0
     asked: bool = False
     heard: float | None = None
 
 
 class Transfer:
-    """A reusable GET. Only the thread that owns the multi handle may touch it."""
+    """A reusable GET. Only the thread that owns the multi handle may touch it.
+
+    `condition` is the header lines that made the last one conditional.
+    """
 
     def __init__(
         self,
@@ -69,16 +79,23 @@ class Transfer:
         self._guard = guard
         self._clock = clock
         self._attempt = _Attempt()
+        self.condition: tuple[str, ...] = ()
         self.handle: Any = pycurl.Curl()
         self._configure(ca_file, agent)
 
-    def start(self, url: str, seconds: float) -> None:
-        """Point the handle at `url`; adding it to a loop begins a GET of at most `seconds`."""
+    def start(self, url: str, seconds: float, condition: tuple[str, ...] = ()) -> None:
+        """Point the handle at `url`; adding it to a loop begins a GET of at most `seconds`.
+
+        `condition` is the header lines that this GET, and none after it, has besides the usual.
+        """
         self._attempt = _Attempt()
         self.handle.setopt(pycurl.URL, url)
         self.handle.setopt(pycurl.TIMEOUT_MS, _milliseconds(seconds))
         connecting = min(self._settings.connect_timeout, seconds)
         self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, _milliseconds(connecting))
+        if condition != self.condition:
+            self.handle.setopt(pycurl.HTTPHEADER, [_ACCEPT, *condition])
+            self.condition = condition
 
     @property
     def heard(self) -> float | None:
@@ -89,6 +106,13 @@ class Transfer:
         """The body received, decoded; may be taken once."""
         chunks, self._attempt.chunks = self._attempt.chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def said(self) -> list[bytes]:
+        """The header lines of the response that say what it is and for how long, as they came.
+
+        They are those of the last response alone. Lines beyond 8,192 bytes in all are left out.
+        """
+        return self._attempt.said
 
     def evidence(self) -> Evidence:
         """What is known about an attempt that has ended."""
@@ -125,7 +149,7 @@ class Transfer:
             # Images are compressed already. A server that encodes all the same is decoded by
             # libcurl, so that the cap counts what comes out.
             (pycurl.ACCEPT_ENCODING, "identity"),
-            (pycurl.HTTPHEADER, ["Accept: image/*, */*;q=0.5"]),
+            (pycurl.HTTPHEADER, [_ACCEPT]),
             (pycurl.USERAGENT, agent),
             (pycurl.CAINFO, ca_file),
             # Empty strings, unlike unset options, also ignore the environment: its proxies, and the
@@ -161,6 +185,13 @@ class Transfer:
             status = line.split(maxsplit=2)[1:2]
             attempt.status = int(status[0][:3]) if status and status[0].isdigit() else 0
             attempt.headers_ended = False
+            attempt.said.clear()
+            attempt.said_bytes = 0
+        elif line[:4].lower() in _SAID:
+            attempt.said_bytes += len(line)
+            # What comes after the headers is a trailer, which says nothing of how long.
+            if attempt.said_bytes <= _SAID_BYTES and not attempt.headers_ended:
+                attempt.said.append(line)
         elif not line.strip():
             attempt.headers_ended = True
         # What a proxy says of its connection is no response; and an interim one (RFC 9110, 15.2)

@@ -28,6 +28,7 @@ _CUT_OFF: Final = ("SSL_ERROR_SYSCALL", "onnection reset", "Broken pipe", "unexp
 _EXHAUSTED: Final = "no file descriptor left; lower --concurrency or raise `ulimit -n`"
 _USERINFO: Final = re.compile(r"://\S*@")
 _DETAIL_LIMIT: Final = 300
+_NOT_MODIFIED: Final = 304
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 
 
@@ -58,6 +59,11 @@ class Evidence:
 def leads_on(code: int, evidence: Evidence) -> bool:
     """Whether the GET ended in a redirect; how the body of one ends does not matter."""
     return bool(evidence.location) and code in (0, _WRITE_ERROR, _FILESIZE_EXCEEDED)
+
+
+def still_holds(code: int, evidence: Evidence) -> bool:
+    """Whether a conditional GET ended in the answer that nothing has changed."""
+    return code == 0 and evidence.status == _NOT_MODIFIED and evidence.headers_ended
 
 
 def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) -> Failure | None:

@@ -30,8 +30,9 @@ class DecodeStage:
     """`threads` threads between the fetcher and the encode stage.
 
     `slots` bounds the images that are decoded and not yet encoded: a thread waits for one before it
-    hands an image on. A defect in one image is that image's `internal` failure, logged with its
-    traceback; a defect outside is handed to `on_crash`.
+    hands an image on. `claim` is asked about each image before it is decoded; where it takes one,
+    it gives it back if that is to be decoded after all. A defect in one image is that image's
+    `internal` failure, logged with its traceback; a defect outside is handed to `on_crash`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DecodeStage:
         in_flight: InFlight,
         slots: threading.Semaphore,
         consumed: Callable[[Fetched], None],
+        claim: Callable[[ContentWork, Fetched], bool],
         hand_on: Callable[[ContentWork | Encoded], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
@@ -49,11 +51,12 @@ class DecodeStage:
         self._in_flight = in_flight
         self._slots = slots
         self._consumed = consumed
+        self._claim = claim
         self._hand_on = hand_on
         self._on_crash = on_crash
         self._stopping = False
         # As long as the fetcher has slots: a body keeps its own until it is consumed.
-        self._queue: SimpleQueue[tuple[UrlWork, Fetched] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[UrlWork | ContentWork, Fetched] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"pairscore-decode-{number}", daemon=True)
             for number in range(threads)
@@ -61,8 +64,8 @@ class DecodeStage:
         for thread in self._threads:
             thread.start()
 
-    def put(self, work: UrlWork, fetched: Fetched) -> None:
-        """Take a body; never waits."""
+    def put(self, work: UrlWork | ContentWork, fetched: Fetched) -> None:
+        """Take the body of a URL, or of an image that was claimed; never waits."""
         self._queue.put((work, fetched))
 
     def close(self) -> None:
@@ -82,19 +85,25 @@ class DecodeStage:
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
 
-    def _take(self, work: UrlWork, fetched: Fetched) -> None:
+    def _take(self, work: UrlWork | ContentWork, fetched: Fetched) -> None:
+        if isinstance(work, ContentWork):
+            self._work_on(work, fetched)
+            return
         work.attempts = fetched.attempts
         sha256 = hashlib.sha256(fetched.body).hexdigest()
-        content = self._in_flight.fetched(work, sha256)
+        content = self._in_flight.fetched(work, sha256, fetched.origin)
         if not isinstance(content, ContentWork):
             self._consumed(fetched)
             if content is not None:
                 self._hand_on(content)
-            return
-        pixels = self._decode(fetched.body, work)
+        elif not self._claim(content, fetched):
+            self._work_on(content, fetched)
+
+    def _work_on(self, content: ContentWork, fetched: Fetched) -> None:
+        pixels = self._decode(fetched.body, content)
         self._consumed(fetched)
         if isinstance(pixels, Failure):
-            failure = replace(pixels, image_sha256=sha256)
+            failure = replace(pixels, image_sha256=content.sha256)
             self._in_flight.settle(self._in_flight.failed(content, failure))
             return
         content.pixels = pixels
@@ -103,10 +112,10 @@ class DecodeStage:
                 return
         self._hand_on(content)
 
-    def _decode(self, body: bytes, work: UrlWork) -> Pixels | Failure:
+    def _decode(self, body: bytes, content: ContentWork) -> Pixels | Failure:
         try:
             return self._decoder(body)
         # The promise is a reason for every row, for those that find a defect too.
         except Exception as error:  # noqa: BLE001
-            _log.exception("decoding %s failed with a defect", work.url.text)
+            _log.exception("decoding %s failed with a defect", content.urls[0].url.text)
             return Failure(Reason.INTERNAL, f"decoding: {type(error).__name__}", retryable=True)

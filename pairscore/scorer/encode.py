@@ -11,9 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from pairscore.cache import Cache, CaptionEntry
+from pairscore.cache.stats import Kind
 from pairscore.clip import ClipModel
 from pairscore.pair import Failure, Outcome, Reason, Score
-from pairscore.scorer.work import ContentWork, Embedding, Encoded, InFlight, Row
+from pairscore.scorer.work import ContentWork, Encoded, InFlight, Row
 
 _MAX_ROWS: Final = 1024
 _LINGER: Final = 0.010
@@ -44,12 +46,14 @@ class EncodeStage:
         model: ClipModel,
         batch_size: int,
         in_flight: InFlight,
+        cache: Cache,
         slots: threading.Semaphore,
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._model = model
         self._batch_size = batch_size
         self._in_flight = in_flight
+        self._cache = cache
         self._slots = slots
         self._on_crash = on_crash
         # Images are bounded by `slots`, rows whose image is known by the window of who submits
@@ -109,20 +113,26 @@ class EncodeStage:
         for image in images:
             image.pixels = None
             self._slots.release()
-        # A row of the batch's array would keep the whole of it in memory for as long as it is
-        # cached.
-        return [
-            self._in_flight.encoded(image, embedding.copy())
-            for image, embedding in zip(images, embeddings, strict=True)
-        ]
+        encoded = []
+        for image, row in zip(images, embeddings, strict=True):
+            # A row of the batch's array would keep the whole of it in memory while it is cached.
+            embedding = row.copy()
+            self._cache.share_image(image.sha256, embedding)
+            encoded.append(self._in_flight.encoded(image, embedding, by_others=False))
+        return encoded
 
     def _score_rows(self, rows: Sequence[tuple[Row, Encoded, int]]) -> list[tuple[Row, Outcome]]:
-        captions = self._embed_captions([row.caption for row, _, _ in rows])
+        captions = self._embed_captions([row for row, _, _ in rows])
         images = np.stack([item.embedding for _, item, _ in rows])
-        texts = np.stack([captions[row.caption][0] for row, _, _ in rows])
+        texts = np.stack([captions[row.caption].embedding for row, _, _ in rows])
         cosines = np.einsum("nd,nd->n", images, texts)
         return [
-            (row, self._outcome(float(cosine), item, attempts, truncated=captions[row.caption][1]))
+            (
+                row,
+                self._outcome(
+                    float(cosine), item, attempts, truncated=captions[row.caption].truncated
+                ),
+            )
             for (row, item, attempts), cosine in zip(rows, cosines, strict=True)
         ]
 
@@ -144,17 +154,21 @@ class EncodeStage:
             attempts=attempts,
         )
 
-    def _embed_captions(self, texts: Sequence[str]) -> dict[str, tuple[Embedding, bool]]:
+    def _embed_captions(self, rows: Sequence[Row]) -> dict[str, CaptionEntry]:
         """The embedding of each distinct caption, and whether it was truncated."""
-        cache = self._in_flight.captions
-        found = {text: cache.get(text) for text in dict.fromkeys(texts)}
-        known = {text: entry for text, entry in found.items() if entry is not None}
-        missing = [text for text in found if text not in known]
+        known: dict[str, CaptionEntry] = {}
+        missing: list[str] = []
+        for text, row in {row.caption: row for row in rows}.items():
+            entry = row.known or self._cache.caption(text)
+            self._cache.count(Kind.CAPTION, hit=entry is not None)
+            if entry is None:
+                missing.append(text)
+            else:
+                known[text] = entry
         if missing:
             tokens = self._model.tokenize(missing)
             embeddings = self._model.embed_captions(tokens)
             for text, caption, embedding in zip(missing, tokens, embeddings, strict=True):
-                entry = (embedding.copy(), caption.truncated)
-                known[text] = entry
-                cache.put(text, entry, embedding.nbytes + 2 * len(text))
+                known[text] = CaptionEntry(embedding.copy(), caption.truncated)
+                self._cache.embedded_caption(text, known[text])
         return known

@@ -1,19 +1,30 @@
 """`Scorer`: the stages, joined; `score_pairs`: the same for whoever has an iterable."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Self
 
 from pairscore import clip
-from pairscore.fetch import Fetched, Fetcher, FetchResult, parse_url
+from pairscore.cache import Cache, Embedding, UrlEntry
+from pairscore.cache.opening import open_cache
+from pairscore.cache.shared import FoundUrl
+from pairscore.fetch import (
+    Fetched,
+    Fetcher,
+    FetchResult,
+    NotModified,
+    Url,
+    Validators,
+    parse_url,
+)
 from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
 from pairscore.scorer.decode import DecodeStage
 from pairscore.scorer.encode import EncodeStage
-from pairscore.scorer.work import Encoded, InFlight, Pixels, Row, UrlWork
+from pairscore.scorer.lookup import LookUpStage
+from pairscore.scorer.work import ContentWork, Encoded, InFlight, Pixels, Row, UrlWork
 from pairscore.settings import Settings, load_settings
 
 
@@ -43,6 +54,7 @@ class Scorer:
         Raises:
             ModelError: the model cannot be had or used.
             SettingsError: settings that contradict each other or this machine.
+            EnvironmentFault: the folder of the cache cannot be used.
         """
         self._settings = settings or load_settings()
         self._own_model = model is None
@@ -51,9 +63,10 @@ class Scorer:
             self._model.warm_up()
         self._stopped: BaseException | None = None
         self._closing = threading.Lock()
-        self._in_flight = InFlight(
-            self._settings.cache_bytes, self._settings.cache_seconds, time.monotonic
+        self._cache = open_cache(
+            self._settings, fingerprint=self._model.fingerprint, dimensions=self._model.dimensions
         )
+        self._in_flight = InFlight(self._cache)
         # First of the threads, as it may refuse its settings.
         self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
         batch_size = self._settings.batch_size or self._model.batch_size
@@ -63,15 +76,18 @@ class Scorer:
             model=self._model,
             batch_size=batch_size,
             in_flight=self._in_flight,
+            cache=self._cache,
             slots=slots,
             on_crash=self._crash,
         )
+        self._look_up = self._make_look_up()
         self._decode = DecodeStage(
             threads,
             decoder=_Decoder(self._settings, self._model),
             in_flight=self._in_flight,
             slots=slots,
             consumed=self._fetcher.consumed,
+            claim=self._claim,
             hand_on=self._encode.put,
             on_crash=self._crash,
         )
@@ -80,6 +96,11 @@ class Scorer:
     def fingerprint(self) -> str:
         """What the numbers depend on: weights, preprocessing, backend and precision."""
         return self._model.fingerprint
+
+    @property
+    def cache(self) -> Cache:
+        """What is remembered, and what that has been good for."""
+        return self._cache
 
     @property
     def model(self) -> clip.ClipModel:
@@ -108,7 +129,11 @@ class Scorer:
             future.set_result(Failure(Reason.EMPTY_CAPTION))
         else:
             row = Row(pair.caption, future)
-            self._begin(row, self._in_flight.admit(url, row))
+            self._in_flight.enter(row)
+            if self._look_up is None or not self._look_up.put(url, row):
+                self._begin(url, row)
+            # A stage that died after the check above has abandoned the rows of that moment only.
+            self._abandon_if_stopped()
         return future
 
     def score_pairs(
@@ -134,9 +159,12 @@ class Scorer:
             if self._stopped is None:
                 self._stopped = ScorerClosed("the scorer is closed")
             self._fetcher.close()
+            if self._look_up is not None:
+                self._look_up.close()
             self._decode.close()
             self._encode.close()
             self._in_flight.abandon(self._stopped)
+            self._cache.close()
             if self._own_model:
                 self._model.close()
 
@@ -148,30 +176,60 @@ class Scorer:
         """Close it."""
         self.close()
 
-    def _begin(self, row: Row, admitted: UrlWork | Encoded | Failure | None) -> None:
+    def _make_look_up(self) -> LookUpStage | None:
+        if self._cache.shared is None:
+            return None
+        return LookUpStage(
+            self._cache.shared,
+            self._cache,
+            self._in_flight,
+            begin=self._begin,
+            known=self._known,
+            decode=lambda content, fetched: self._decode.put(content, fetched),
+            on_crash=self._crash,
+        )
+
+    def _begin(self, url: Url, row: Row, found: FoundUrl | None = None) -> None:
+        admitted = self._in_flight.admit(url, row, found)
         if isinstance(admitted, UrlWork):
             work = admitted
-            self._fetcher.fetch(work.url, lambda result: self._fetched(work, result))
+            known = None if work.earlier is None else _validators(work.earlier[0])
+            self._fetcher.fetch(work.url, lambda result: self._fetched(work, result), known)
         elif isinstance(admitted, Encoded):
             self._encode.put(admitted)
         elif isinstance(admitted, Failure):
             self._in_flight.settle([(row, admitted)])
-        # A stage that died after the check in `submit` has abandoned the rows of that moment only.
-        if self._stopped is not None:
-            self._in_flight.abandon(self._stopped)
 
     def _fetched(self, work: UrlWork, result: FetchResult) -> None:
         if isinstance(result, Fetched):
             self._decode.put(work, result)
             return
         work.attempts = result.attempts
-        self._in_flight.settle(self._in_flight.failed(work, result))
+        if isinstance(result, NotModified):
+            self._encode.put(self._in_flight.unchanged(work, result.origin))
+        else:
+            self._in_flight.settle(self._in_flight.failed(work, result))
+
+    def _claim(self, content: ContentWork, fetched: Fetched) -> bool:
+        return self._look_up is not None and self._look_up.claim(content, fetched)
+
+    def _known(self, content: ContentWork, fetched: Fetched, embedding: Embedding) -> None:
+        self._fetcher.consumed(fetched)
+        self._encode.put(self._in_flight.encoded(content, embedding, by_others=True))
+
+    def _abandon_if_stopped(self) -> None:
+        if self._stopped is not None:
+            self._in_flight.abandon(self._stopped)
 
     def _crash(self, error: BaseException) -> None:
         crashed = ScorerCrashed(f"a stage of the scorer ended: {error!r}")
         crashed.__cause__ = error
         self._stopped = self._stopped or crashed
         self._in_flight.abandon(self._stopped)
+
+
+def _validators(entry: UrlEntry) -> Validators:
+    return Validators(entry.target, entry.etag, entry.last_modified)
 
 
 class _Decoder:

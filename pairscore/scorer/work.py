@@ -4,7 +4,7 @@ The one table that the stages share. All of it is under one lock, held only for 
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -12,29 +12,35 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pairscore.cache import BoundedCache
-from pairscore.fetch import Url
+from pairscore.cache import Cache, CaptionEntry, Embedding, NegativeEntry, UrlEntry
+from pairscore.cache.shared import FoundUrl
+from pairscore.cache.stats import Kind
+from pairscore.fetch import Origin, Url
 from pairscore.pair import Failure, Outcome
 
-Embedding: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A pair that was submitted, and the future of its outcome."""
+    """A pair that was submitted, the future of its outcome, and what others knew of its caption."""
 
     caption: str
     future: Future[Outcome]
+    known: CaptionEntry | None = None
 
 
 @dataclass(slots=True, eq=False)
 class UrlWork:
-    """A URL in flight and the rows that want its image; `attempts` is known once it was fetched."""
+    """A URL in flight and the rows that want its image; `attempts` is known once it was fetched.
+
+    `earlier` is what it once led to, with the embedding of that: to be validated.
+    """
 
     url: Url
     rows: list[Row] = field(default_factory=list)
     attempts: int = 0
+    earlier: tuple[UrlEntry, Embedding] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -61,73 +67,95 @@ class Encoded:
 
 
 class InFlight:
-    """Single flight by URL and by content, with what was found out lately in front of both.
+    """Single flight by URL and by content, with what is in the cache in front of both.
 
     A failure that would come out differently another time is not remembered; any other is, with
     `attempts` 0 for rows that come later.
     """
 
-    def __init__(self, cache_bytes: int, ttl: float, clock: Callable[[], float]) -> None:
+    def __init__(self, cache: Cache) -> None:
         self._lock = threading.Lock()
         self._rows: set[Row] = set()
         self._urls: dict[str, UrlWork] = {}
         self._contents: dict[str, ContentWork] = {}
-        embeddings = cache_bytes * 9 // 20
-        self._found: BoundedCache[str, str | Failure] = BoundedCache(
-            cache_bytes - 2 * embeddings, ttl, clock
-        )
-        self._images: BoundedCache[str, Embedding] = BoundedCache(embeddings, ttl, clock)
-        self.captions: BoundedCache[str, tuple[Embedding, bool]] = BoundedCache(
-            embeddings, ttl, clock
-        )
+        self._cache = cache
 
-    def admit(self, url: Url, row: Row) -> UrlWork | Encoded | Failure | None:
-        """Take a row in.
+    def enter(self, row: Row) -> None:
+        """Take a row in, which from now on ends with an outcome or with what ends the scorer."""
+        with self._lock:
+            self._rows.add(row)
+
+    def has(self, url: str) -> bool:
+        """Whether a URL is being worked on."""
+        return url in self._urls
+
+    def admit(
+        self, url: Url, row: Row, found: FoundUrl | None = None
+    ) -> UrlWork | Encoded | Failure | None:
+        """Begin with a row, of whose URL others know what is `found`.
 
         Returns:
             The work of a URL that has to be fetched, or what is known already (of this row alone),
             or None if the row waits for work that has begun.
         """
         with self._lock:
-            self._rows.add(row)
             work = self._urls.get(url.text)
             if work is not None:
                 work.rows.append(row)
                 return None
-            found = self._found.get(url.text)
-            if isinstance(found, Failure):
-                return replace(found, attempts=0)
-            embedding = self._images.get(found) if found else None
-            if found and embedding is not None:
-                return Encoded(found, embedding, ((row, 0),))
+            entry, embedding = found or (self._cache.url(url.text), None)
+            fresh = entry is not None and self._cache.is_fresh(entry)
+            self._cache.count(Kind.URL, hit=fresh)
+            if isinstance(entry, UrlEntry):
+                if embedding is None:
+                    embedding = self._cache.image(entry.sha256)
+                if fresh and embedding is not None:
+                    self._cache.count(Kind.IMAGE, hit=True)
+                    return Encoded(entry.sha256, embedding, ((row, 0),))
+            elif isinstance(entry, NegativeEntry) and fresh:
+                return replace(entry.failure, attempts=0)
             work = UrlWork(url, [row])
+            if isinstance(entry, UrlEntry) and entry.can_be_validated and embedding is not None:
+                work.earlier = (entry, embedding)
             self._urls[url.text] = work
             return work
 
-    def fetched(self, work: UrlWork, sha256: str) -> ContentWork | Encoded | None:
-        """Say what a URL led to.
+    def fetched(self, work: UrlWork, sha256: str, origin: Origin) -> ContentWork | Encoded | None:
+        """Say what a URL led to, and where that came from.
 
         Returns:
             The work of an image that has to be decoded, or its embedding where that is known, or
             None if the URL waits for an image that is being worked on.
         """
         with self._lock:
-            self._found.put(work.url.text, sha256, len(work.url.text) + len(sha256))
+            self._led_to(work, sha256, origin)
             content = self._contents.get(sha256)
             if content is not None:
                 content.urls.append(work)
                 return None
-            embedding = self._images.get(sha256)
+            embedding = self._cache.image(sha256)
             if embedding is not None:
+                self._cache.count(Kind.IMAGE, hit=True)
                 return Encoded(sha256, embedding, self._leave(work))
             content = ContentWork(sha256, [work])
             self._contents[sha256] = content
             return content
 
-    def encoded(self, content: ContentWork, embedding: Embedding) -> Encoded:
-        """End the work on an image: later rows find its embedding, those that waited are given."""
+    def unchanged(self, work: UrlWork, origin: Origin) -> Encoded:
+        """Say that a URL leads to what it led to `earlier`."""
+        if work.earlier is None:
+            raise RuntimeError("only what is known can have stayed the same")
+        entry, embedding = work.earlier
+        self._cache.count(Kind.IMAGE, hit=True)
         with self._lock:
-            self._images.put(content.sha256, embedding, embedding.nbytes + len(content.sha256))
+            self._led_to(work, entry.sha256, origin)
+            return Encoded(entry.sha256, embedding, self._leave(work))
+
+    def encoded(self, content: ContentWork, embedding: Embedding, *, by_others: bool) -> Encoded:
+        """End the work on an image: later rows find its embedding, those that waited are given."""
+        self._cache.count(Kind.IMAGE, hit=by_others)
+        with self._lock:
+            self._cache.learn_image(content.sha256, embedding)
             del self._contents[content.sha256]
             rows = tuple(pair for work in content.urls for pair in self._leave(work))
             return Encoded(content.sha256, embedding, rows)
@@ -137,14 +165,13 @@ class InFlight:
         with self._lock:
             if isinstance(work, ContentWork):
                 del self._contents[work.sha256]
+                self._cache.gave_up(work.sha256)
                 urls = work.urls
             else:
                 urls = [work]
             ended: list[tuple[Row, Failure]] = []
             for url in urls:
-                if not failure.retryable:
-                    text = url.url.text
-                    self._found.put(text, failure, len(text) + len(failure.detail))
+                self._cache.failed(url.url.text, failure)
                 own = replace(failure, attempts=url.attempts)
                 ended += ((row, own) for row, _ in self._leave(url))
             return ended
@@ -168,6 +195,16 @@ class InFlight:
     def waiting(self) -> int:
         """How many images are being fetched, decoded or encoded."""
         return len(self._urls)
+
+    def _led_to(self, work: UrlWork, sha256: str, origin: Origin) -> None:
+        self._cache.led_to(
+            work.url.text,
+            sha256,
+            origin.lifetime,
+            target=origin.url,
+            etag=origin.etag,
+            last_modified=origin.last_modified,
+        )
 
     def _leave(self, work: UrlWork) -> tuple[tuple[Row, int], ...]:
         self._urls.pop(work.url.text, None)

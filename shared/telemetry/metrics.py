@@ -6,6 +6,7 @@ from outside: a job, a URL and a host never are one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -54,6 +55,9 @@ _ERROR: Final = Label("error", ("", *(reason.value for reason in Reason)))
 _DEFECT: Final = Label("defect", tuple(defect.value for defect in Defect))
 _RESULT: Final = Label("result", ("committed", "aborted"))
 _TOPIC: Final = Label("topic")
+_CACHED: Final = Label("kind", ("url", "image", "caption"))
+_FOUND: Final = Label("result", ("hit", "miss"))
+_CALL: Final = Label("call", ("look_up", "claim", "put"))
 
 INFO: Final = Metric(
     "pairscore_info", "gauge", "Always 1; says what is running.", (Label("version"),)
@@ -153,6 +157,47 @@ WORKER_MODEL: Final = Metric(
     tuple(Label(name) for name in ("fingerprint", "model", "backend", "device", "precision")),
 )
 
+WORKER_CACHE_BYTES: Final = Metric(
+    "pairscore_worker_cache_bytes", "gauge", "What is remembered in memory."
+)
+WORKER_CACHE_LOOKUPS: Final = Metric(
+    "pairscore_worker_cache_lookups_total",
+    "counter",
+    "Things that were needed: known already, here or to others, or not.",
+    (_CACHED, _FOUND),
+)
+WORKER_SHARED_CACHE_LOOKUPS: Final = Metric(
+    "pairscore_worker_shared_cache_lookups_total",
+    "counter",
+    "Keys that Redis was asked for, because they were not known here, and that it answered for.",
+    (_CACHED, _FOUND),
+)
+WORKER_SHARED_CACHE_CALLS: Final = Metric(
+    "pairscore_worker_shared_cache_calls_total",
+    "counter",
+    "Round trips to Redis; `failed` are late ones too.",
+    (_CALL, Label("result", ("answered", "failed"))),
+)
+WORKER_SHARED_CACHE_SECONDS: Final = Metric(
+    "pairscore_worker_shared_cache_seconds_total",
+    "counter",
+    "Time that answered round trips took; by their number it is the latency.",
+    (_CALL,),
+)
+WORKER_SHARED_CACHE_WRITTEN: Final = Metric(
+    "pairscore_worker_shared_cache_written_bytes_total", "counter", "Entries written to Redis."
+)
+WORKER_SHARED_CACHE_NOT_WRITTEN: Final = Metric(
+    "pairscore_worker_shared_cache_not_written_total",
+    "counter",
+    "Entries that Redis did not take, or that there was no room to keep for it.",
+)
+WORKER_SHARED_CACHE_STATE: Final = Metric(
+    "pairscore_worker_shared_cache_state",
+    "gauge",
+    "0: Redis is asked; 1: it is about to be tried again; 2: it is done without.",
+)
+
 SINK_ROWS: Final = Metric(
     "pairscore_sink_rows_stored_total",
     "counter",
@@ -207,6 +252,14 @@ CATALOGUE: Final = (
     WORKER_DROPPED,
     WORKER_LOST_PLACES,
     WORKER_MODEL,
+    WORKER_CACHE_BYTES,
+    WORKER_CACHE_LOOKUPS,
+    WORKER_SHARED_CACHE_LOOKUPS,
+    WORKER_SHARED_CACHE_CALLS,
+    WORKER_SHARED_CACHE_SECONDS,
+    WORKER_SHARED_CACHE_WRITTEN,
+    WORKER_SHARED_CACHE_NOT_WRITTEN,
+    WORKER_SHARED_CACHE_STATE,
     SINK_ROWS,
     SINK_DUPLICATES,
     SINK_REJECTED,
@@ -250,9 +303,10 @@ class Metrics:
     def _add(self, metric: Metric) -> None:
         names = [label.name for label in metric.labels]
         self._made[metric] = made = _make(metric, names, self.registry)
-        if len(names) == 1:
-            for value in metric.labels[0].values:
-                made.labels(value)
+        if names:
+            # None, where a label's values are not known.
+            for values in product(*(label.values for label in metric.labels)):
+                made.labels(*values)
 
     def _child(self, kind: type[_Kind], metric: Metric, labels: dict[str, str]) -> _Kind:
         key = (metric, frozenset(labels.items()))

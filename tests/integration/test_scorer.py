@@ -14,7 +14,7 @@ import pairscore.image
 from pairscore.clip import ClipModel, load_model
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
 from pairscore.scorer import Scorer, ScorerClosed, ScorerCrashed, score_pairs
-from pairscore.settings import Settings, load_settings
+from pairscore.settings import CacheSettings, Settings, load_settings
 from tests.fetching import wait_until
 from tests.image_server import ImageServer, image_server, picture
 from tests.tiny_clip import make_tiny_clip
@@ -338,7 +338,7 @@ def test_many_rows_end_once_each_with_little_in_flight(settings, model, server):
 
 def test_without_a_cache_scores_are_the_same(settings, model, server):
     urls = [server.add(f"/{n}.jpg", picture(n)) for n in range(5)] * 2
-    bare = settings.model_copy(update={"cache_bytes": 0})
+    bare = settings.model_copy(update={"cache": CacheSettings(bytes=0)})
     with Scorer(settings, model=model) as scorer:
         cached = [score_of(o).similarity for o in scorer.score_pairs([(u, "a dog") for u in urls])]
     with Scorer(bare, model=model) as scorer:

@@ -54,6 +54,7 @@ def outcomes(rows: list[Row]) -> dict[str, Reason | None]:
             fetcher.consumed(result)
             ended[key] = decoded.reason if isinstance(decoded, Failure) else None
         else:
+            assert isinstance(result, Failure)
             ended[key] = result.reason
     fetcher.close()
     return ended

@@ -7,17 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairscore.fetch import Url
+from pairscore.cache import Cache, Lifetimes
+from pairscore.fetch import Origin, Url
 from pairscore.pair import Failure, Reason, Score
 from pairscore.scorer.work import ContentWork, Encoded, InFlight, Row, UrlWork
 
 A = Url("http://a.example/1.jpg", "a.example")
 B = Url("http://b.example/2.jpg", "b.example")
+LIFETIMES = Lifetimes(least=60, most=60, absent=60, unknown_host=60)
+ORIGIN = Origin(A.text)
 EMBEDDING = np.full(4, 0.5, np.float32)
 
 
 def table(cache_bytes: int = 100_000) -> InFlight:
-    return InFlight(cache_bytes, ttl=60, clock=lambda: 0.0)
+    return InFlight(Cache(cache_bytes, LIFETIMES, wall=lambda: 0.0))
 
 
 def row(caption: str = "a cat") -> Row:
@@ -26,6 +29,11 @@ def row(caption: str = "a cat") -> Row:
 
 def score(sha256: str, attempts: int) -> Score:
     return Score(1.0, 0.5, False, sha256, attempts)
+
+
+def admit(flights: InFlight, url: Url, entry: Row) -> UrlWork | Encoded | Failure | None:
+    flights.enter(entry)
+    return flights.admit(url, entry)
 
 
 def begun(admitted: object) -> UrlWork:
@@ -41,21 +49,21 @@ def decoding(fetched: object) -> ContentWork:
 def test_rows_of_a_url_in_flight_wait_for_one_fetch():
     flights = table()
     first, second = row(), row()
-    begun(flights.admit(A, first))
-    assert flights.admit(A, second) is None
+    begun(admit(flights, A, first))
+    assert admit(flights, A, second) is None
     assert flights.waiting() == 1
 
 
 def test_urls_of_one_content_wait_for_one_decoding_and_keep_their_own_attempts():
     flights = table()
     rows = [row(), row()]
-    works = [begun(flights.admit(url, r)) for url, r in zip((A, B), rows, strict=True)]
+    works = [begun(admit(flights, url, r)) for url, r in zip((A, B), rows, strict=True)]
     works[0].attempts, works[1].attempts = 1, 3
-    content = decoding(flights.fetched(works[0], "sha"))
-    assert flights.fetched(works[1], "sha") is None
+    content = decoding(flights.fetched(works[0], "sha", ORIGIN))
+    assert flights.fetched(works[1], "sha", ORIGIN) is None
     late = row()
-    assert flights.admit(B, late) is None
-    encoded = flights.encoded(content, EMBEDDING)
+    assert admit(flights, B, late) is None
+    encoded = flights.encoded(content, EMBEDDING, by_others=False)
     assert sorted(attempts for _, attempts in encoded.rows) == [1, 3, 3]
     assert {r for r, _ in encoded.rows} == {*rows, late}
     assert flights.waiting() == 0
@@ -63,28 +71,28 @@ def test_urls_of_one_content_wait_for_one_decoding_and_keep_their_own_attempts()
 
 def test_what_was_scored_lately_needs_no_work_and_no_attempt():
     flights = table()
-    work = begun(flights.admit(A, row()))
-    content = decoding(flights.fetched(work, "sha"))
-    flights.encoded(content, EMBEDDING)
+    work = begun(admit(flights, A, row()))
+    content = decoding(flights.fetched(work, "sha", ORIGIN))
+    flights.encoded(content, EMBEDDING, by_others=False)
     again = row()
-    known = flights.admit(A, again)
+    known = admit(flights, A, again)
     assert isinstance(known, Encoded)
     assert known.rows == ((again, 0),)
-    other = flights.admit(B, row())
+    other = admit(flights, B, row())
     assert isinstance(other, UrlWork)
-    assert isinstance(flights.fetched(other, "sha"), Encoded)
+    assert isinstance(flights.fetched(other, "sha", ORIGIN), Encoded)
 
 
 @pytest.mark.parametrize("retryable", [False, True])
 def test_only_failures_that_would_come_again_are_remembered(retryable):
     flights = table()
     first = row()
-    work = begun(flights.admit(A, first))
+    work = begun(admit(flights, A, first))
     work.attempts = 2
     failure = Failure(Reason.HTTP_ERROR, "404", retryable=retryable)
     ended = flights.failed(work, failure)
     assert [(r, f.attempts) for r, f in ended] == [(first, 2)]
-    again = flights.admit(A, row())
+    again = admit(flights, A, row())
     if retryable:
         assert isinstance(again, UrlWork)
     else:
@@ -94,19 +102,19 @@ def test_only_failures_that_would_come_again_are_remembered(retryable):
 def test_failure_of_a_content_is_that_of_every_url_that_led_to_it():
     flights = table()
     rows = [row(), row()]
-    works = [begun(flights.admit(url, r)) for url, r in zip((A, B), rows, strict=True)]
-    content = decoding(flights.fetched(works[0], "sha"))
-    flights.fetched(works[1], "sha")
+    works = [begun(admit(flights, url, r)) for url, r in zip((A, B), rows, strict=True)]
+    content = decoding(flights.fetched(works[0], "sha", ORIGIN))
+    flights.fetched(works[1], "sha", ORIGIN)
     ended = flights.failed(content, Failure(Reason.CORRUPT_IMAGE))
     assert {r for r, _ in ended} == set(rows)
-    assert isinstance(flights.admit(A, row()), Failure)
-    assert isinstance(flights.admit(B, row()), Failure)
+    assert isinstance(admit(flights, A, row()), Failure)
+    assert isinstance(admit(flights, B, row()), Failure)
 
 
 def test_abandoned_rows_raise_and_later_outcomes_for_them_are_ignored():
     flights = table()
     waiting = row()
-    work = begun(flights.admit(A, waiting))
+    work = begun(admit(flights, A, waiting))
     flights.abandon(RuntimeError("stage ended"))
     flights.settle(flights.failed(work, Failure(Reason.TIMEOUT)))
     with pytest.raises(RuntimeError, match="stage ended"):
@@ -125,7 +133,7 @@ class Stages:
     def admit(self, number: int) -> None:
         entry = row()
         self.rows.append(entry)
-        admitted = self.flights.admit(Url(f"http://h.example/{number}", "h.example"), entry)
+        admitted = admit(self.flights, Url(f"http://h.example/{number}", "h.example"), entry)
         if isinstance(admitted, UrlWork):
             self.fetching[number] = admitted
         elif isinstance(admitted, Failure):
@@ -140,7 +148,7 @@ class Stages:
     def fetch(self, number: int) -> None:
         if number in self.fetching:
             sha = str(number // 2)
-            fetched = self.flights.fetched(self.fetching.pop(number), sha)
+            fetched = self.flights.fetched(self.fetching.pop(number), sha, ORIGIN)
             if isinstance(fetched, ContentWork):
                 self.decoding[sha] = fetched
             else:
@@ -154,7 +162,7 @@ class Stages:
     def encode(self, number: int) -> None:
         content = self.decoding.pop(str(number // 2), None)
         if content is not None:
-            self.score(self.flights.encoded(content, EMBEDDING))
+            self.score(self.flights.encoded(content, EMBEDDING, by_others=False))
 
 
 @given(

@@ -1,0 +1,155 @@
+"""The cache as the scorer sees it: what this process knows, in front of what others share."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pairscore.cache.bounded import BoundedCache
+from pairscore.cache.entries import CaptionEntry, Embedding, NegativeEntry, UrlEntry
+from pairscore.cache.lifetimes import Lifetimes
+from pairscore.cache.shared import Found, SharedCache
+from pairscore.cache.stats import Kind, LookUpStats
+from pairscore.pair import Failure
+
+_FOR_EVER: Final = float("inf")
+
+
+class Cache:
+    """Knows what it has seen within `max_bytes` bytes, and tells `shared`, if there is one.
+
+    Whatever is asked of it is answered from memory, at once; what others know is asked of `shared`
+    by whoever can wait for that, and handed in with `learn`. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        lifetimes: Lifetimes,
+        shared: SharedCache | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`wall` gives seconds since the epoch."""
+        embeddings = max_bytes * 9 // 20
+        self._lifetimes = lifetimes
+        self._wall = wall
+        self.shared: Final = shared
+        self.looked_up: Final = LookUpStats()
+        self._urls: BoundedCache[str, UrlEntry | NegativeEntry] = BoundedCache(
+            max_bytes - 2 * embeddings, lifetimes.most, wall
+        )
+        self._images: BoundedCache[str, Embedding] = BoundedCache(embeddings, _FOR_EVER, wall)
+        self._captions: BoundedCache[str, CaptionEntry] = BoundedCache(embeddings, _FOR_EVER, wall)
+
+    @property
+    def size(self) -> int:
+        """How many bytes are in memory."""
+        return self._urls.size + self._images.size + self._captions.size
+
+    def url(self, text: str) -> UrlEntry | NegativeEntry | None:
+        """What a URL led to, be it that it is to be validated by now."""
+        return self._urls.get(text)
+
+    def is_fresh(self, entry: UrlEntry | NegativeEntry) -> bool:
+        """Whether an entry is still believed."""
+        return self._wall() < entry.fresh_until
+
+    def image(self, sha256: str) -> Embedding | None:
+        """The embedding (float32 [d]) of an image."""
+        return self._images.get(sha256)
+
+    def caption(self, text: str) -> CaptionEntry | None:
+        """The embedding of a caption."""
+        return self._captions.get(text)
+
+    def lacks(self, url: str, caption: str) -> bool:
+        """Whether something that a row needs is not known here."""
+        entry = self._urls.get(url)
+        if entry is None or not self.is_fresh(entry):
+            return True
+        if isinstance(entry, NegativeEntry):
+            return False
+        return self._images.get(entry.sha256) is None or self._captions.get(caption) is None
+
+    def led_to(
+        self,
+        url: str,
+        sha256: str,
+        lifetime: float | None,
+        *,
+        target: str = "",
+        etag: str | None = None,
+        last_modified: str | None = None,
+    ) -> None:
+        """Remember what a URL led to; `lifetime` is for how long its server says so, in seconds."""
+        seconds = self._lifetimes.of_image(lifetime)
+        entry = UrlEntry(sha256, self._wall() + seconds, target, etag, last_modified)
+        kept = self._lifetimes.most if entry.can_be_validated else seconds
+        self._urls.put(url, entry, len(url) + entry.size, kept)
+        if self.shared is not None:
+            self.shared.keep_url(url, entry, kept)
+
+    def failed(self, url: str, found: Failure) -> None:
+        """Remember why there is no image, unless that may come out differently the next time."""
+        if found.retryable:
+            return
+        seconds = self._lifetimes.of_failure(found)
+        here = self._lifetimes.least if seconds is None else seconds
+        entry = NegativeEntry(found, self._wall() + here)
+        self._urls.put(url, entry, len(url) + len(found.detail), here)
+        if seconds is not None and self.shared is not None:
+            self.shared.keep_url(url, entry, seconds)
+
+    def share_image(self, sha256: str, embedding: Embedding) -> None:
+        """Tell others of an image's embedding (float32 [d]) that was made here."""
+        if self.shared is not None:
+            self.shared.keep_image(sha256, embedding)
+
+    def embedded_caption(self, text: str, entry: CaptionEntry) -> None:
+        """Remember a caption's embedding."""
+        self._keep_caption(text, entry)
+        if self.shared is not None:
+            self.shared.keep_caption(text, entry)
+
+    def gave_up(self, sha256: str) -> None:
+        """Let others embed an image that this one was to embed, and could not."""
+        if self.shared is not None:
+            self.shared.release(sha256)
+
+    def learn(self, found: Found) -> None:
+        """Remember what the shared cache knew."""
+        for url, (entry, embedding) in found.urls.items():
+            size = len(url) + (entry.size if isinstance(entry, UrlEntry) else 0)
+            self._urls.put(url, entry, size)
+            if embedding is not None and isinstance(entry, UrlEntry):
+                self.learn_image(entry.sha256, embedding)
+        for text, caption in found.captions.items():
+            self._keep_caption(text, caption)
+
+    def learn_image(self, sha256: str, embedding: Embedding) -> None:
+        """Remember an image's embedding (float32 [d]), whoever made it."""
+        self._images.put(sha256, embedding, embedding.nbytes + len(sha256))
+
+    def count(self, kind: Kind, *, hit: bool) -> None:
+        """Count something that was needed, and was known, here or to others, or was not.
+
+        Of rows that wait for the same work, the first one's needs are counted.
+        """
+        self.looked_up.add(kind, hits=hit, misses=not hit)
+
+    def figures(self) -> dict[str, object]:
+        """What it has done: hits and misses by kind, its bytes, and the shared cache's calls."""
+        known = {
+            kind: {"hits": hits, "misses": asked - hits}
+            for kind, (hits, asked) in self.looked_up.shares().items()
+        }
+        shared = None if self.shared is None else self.shared.figures()
+        return {**known, "bytes": self.size, "shared": shared}
+
+    def close(self) -> None:
+        """Let go of the shared cache, after what is to be kept there was written."""
+        if self.shared is not None:
+            self.shared.close()
+
+    def _keep_caption(self, text: str, entry: CaptionEntry) -> None:
+        self._captions.put(text, entry, entry.embedding.nbytes + 2 * len(text))

@@ -1,0 +1,174 @@
+"""Entries in Redis, with a script for what would take two round trips."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, StoreError
+
+# Reads what URLs led to and the images of those that led to one. Whatever else is there is none:
+# GET of a key of another type fails, which must not fail the others.
+_FOLLOW: Final = f"""
+local found = {{}}
+for number, key in ipairs(KEYS) do
+  local value = redis.pcall('GET', key)
+  if type(value) ~= 'string' then value = false end
+  local image = false
+  if value and string.byte(value, 2) == {IMAGE_OF_URL[0]} and #value >= {DIGEST.stop} then
+    image = redis.pcall('GET', ARGV[1] .. string.sub(value, {DIGEST.start + 1}, {DIGEST.stop}))
+    if type(image) ~= 'string' then image = false end
+  end
+  found[2 * number - 1] = value
+  found[2 * number] = image
+end
+return found
+"""
+# Who cannot say that an image is its own, because there is no room for that, embeds it all the
+# same.
+_CLAIM: Final = """
+local found = {}
+for number = 1, #KEYS, 2 do
+  local value = redis.pcall('GET', KEYS[number])
+  if type(value) ~= 'string' then
+    local claimed = redis.pcall('SET', KEYS[number + 1], '1', 'NX', 'PX', ARGV[1])
+    if type(claimed) == 'table' and claimed.err then value = 1
+    else value = claimed and 1 or 0 end
+  end
+  found[#found + 1] = value
+end
+return found
+"""
+
+_FOLLOW_SHA1, _CLAIM_SHA1 = (
+    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_FOLLOW, _CLAIM)
+)
+_Command: TypeAlias = tuple[str | bytes | int, ...]
+
+
+_SCANNED: Final = 1_000
+
+
+class RedisStore:
+    """One connection to a Redis, opened when it is needed."""
+
+    def __init__(self, url: str, *, images: bytes, seconds: float) -> None:
+        """`images` is what keys of images begin with; `seconds` what each answer may take.
+
+        Raises:
+            ValueError: `url` is none of a Redis.
+        """
+        self._images = images
+        self._redis: Any = redis.Redis.from_url(
+            url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            # What cannot be had at once is done without.
+            retry=Retry(NoBackoff(), 0),
+            max_connections=1,
+        )
+
+    def look_up(self, question: Question) -> Answer:
+        """Read, in one round trip."""
+        urls, captions = question.urls, question.captions
+        commands: list[_Command] = []
+        if urls:
+            commands.append(("EVALSHA", _FOLLOW_SHA1, len(urls), *urls, self._images))
+        if captions:
+            commands.append(("MGET", *captions))
+        answers = self._run(_FOLLOW, commands)
+        found = answers[0] if urls else []
+        return Answer(
+            list(zip(found[::2], found[1::2], strict=True)), answers[-1] if captions else []
+        )
+
+    def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
+        """Claim, in one round trip."""
+        keys = [key for pair in images for key in pair]
+        command: _Command = ("EVALSHA", _CLAIM_SHA1, len(keys), *keys, round(seconds * 1000))
+        (found,) = self._run(_CLAIM, [command])
+        return [each if isinstance(each, bytes) else bool(each) for each in found]
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Write, in one round trip."""
+        with _faults():
+            self._send(
+                [
+                    ("DEL", key) if value is None else ("SET", key, value, "EX", seconds)
+                    for key, value, seconds in items
+                ]
+            )
+
+    def ping(self) -> None:
+        """See whether it answers."""
+        with _faults():
+            self._redis.ping()
+
+    def contents(self) -> Contents:
+        """Count, by going through all keys, and say what Redis says of its memory."""
+        entries = dict.fromkeys(PREFIXES, 0)
+        with _faults():
+            for key in self._redis.scan_iter(b"pairscore:*", count=_SCANNED):
+                for kind, prefix in PREFIXES.items():
+                    entries[kind] += key.startswith(prefix)
+            memory, stats = self._redis.info("memory"), self._redis.info("stats")
+        most = memory.get("maxmemory", 0)
+        details = {
+            "memory limit": f"{most / 1e6:,.0f} MB" if most else "none",
+            "when full": str(memory.get("maxmemory_policy", "unknown")),
+            "evicted": f"{stats.get('evicted_keys', 0):,}",
+        }
+        return Contents(entries, memory["used_memory"], details)
+
+    def clear(self) -> int:
+        """Remove what begins with `pairscore:`, claims included, which do not count."""
+        gone = 0
+        with _faults():
+            some: list[bytes] = []
+            for key in self._redis.scan_iter(b"pairscore:*", count=_SCANNED):
+                some.append(key)
+                if len(some) == _SCANNED:
+                    gone += self._unlink(some)
+                    some = []
+            return gone + self._unlink(some)
+
+    def _unlink(self, keys: Sequence[bytes]) -> int:
+        if keys:
+            self._redis.unlink(*keys)
+        return sum(any(map(key.startswith, PREFIXES.values())) for key in keys)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(RedisError, OSError):
+            self._redis.close()
+
+    def _run(self, script: str, commands: Sequence[_Command]) -> list[Any]:
+        """The answers to commands, after the script was loaded where Redis did not know it."""
+        with _faults():
+            try:
+                return self._send(commands)
+            except NoScriptError:
+                return self._send([("SCRIPT LOAD", script), *commands])[1:]
+
+    def _send(self, commands: Sequence[_Command]) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = pipeline.execute()
+            return answers
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        raise StoreError(f"Redis refused a command: {error}") from error
+    except (RedisError, OSError) as error:
+        raise StoreError(str(error) or type(error).__name__) from error

@@ -1,0 +1,145 @@
+"""The lookup stage: what others know of rows and of images, asked in batches, off the hot path."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from pairscore.cache import Cache, Embedding
+from pairscore.cache.shared import MOST_AT_ONCE, NOTHING, FoundUrl, SharedCache
+from pairscore.fetch import Fetched, Url
+from pairscore.scorer.work import ContentWork, InFlight, Row
+
+CLAIM_SECONDS: Final = 15.0
+"""How long others leave an image alone that one is about to embed."""
+
+_ASK_AGAIN_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """An image that was downloaded, and until when it may be somebody else's to embed."""
+
+    content: ContentWork
+    fetched: Fetched
+    until: float
+
+
+class LookUpStage:
+    """One thread in front of a shared cache, for rows before anything and images before decoding.
+
+    Rows and images that the cache does not know, or does not answer for, go on as they would
+    without. An image that somebody else is about to embed waits for that, `CLAIM_SECONDS` at most.
+    """
+
+    def __init__(
+        self,
+        shared: SharedCache,
+        cache: Cache,
+        in_flight: InFlight,
+        *,
+        begin: Callable[[Url, Row, FoundUrl | None], None],
+        known: Callable[[ContentWork, Fetched, Embedding], None],
+        decode: Callable[[ContentWork, Fetched], None],
+        on_crash: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`begin` goes on with a row, `known` and `decode` with an image."""
+        self._shared = shared
+        self._cache = cache
+        self._in_flight = in_flight
+        self._begin = begin
+        self._known = known
+        self._decode = decode
+        self._on_crash = on_crash
+        self._clock = clock
+        # Bounded by the window of who submits rows, and by the fetcher's slots.
+        self._queue: SimpleQueue[tuple[Url, Row] | _Claim | None] = SimpleQueue()
+        self._others: deque[_Claim] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="pairscore-lookup", daemon=True)
+        self._thread.start()
+
+    def put(self, url: Url, row: Row) -> bool:
+        """Take a row, where others may know more of it than is known here; never waits."""
+        if not self._shared.available or not self._cache.lacks(url.text, row.caption):
+            return False
+        self._queue.put((url, row))
+        return True
+
+    def claim(self, content: ContentWork, fetched: Fetched) -> bool:
+        """Take an image; never waits."""
+        if not self._shared.available:
+            return False
+        self._queue.put(_Claim(content, fetched, self._clock() + CLAIM_SECONDS))
+        return True
+
+    def close(self) -> None:
+        """End the thread; what has not begun is dropped."""
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                rows, claims = self._next()
+                if rows:
+                    self._look_up(rows)
+                if claims:
+                    self._ask_for(claims)
+        # The one place where a defect of this thread is turned into the end of the scorer.
+        except BaseException as error:  # noqa: BLE001
+            self._on_crash(error)
+
+    def _next(self) -> tuple[list[tuple[Url, Row]], list[_Claim]]:
+        """What has come, and after a while what is to be asked again."""
+        rows: list[tuple[Url, Row]] = []
+        claims: list[_Claim] = []
+        patience = _ASK_AGAIN_SECONDS if self._others else None
+        try:
+            item = self._queue.get(timeout=patience)
+            while item is not None:
+                if isinstance(item, _Claim):
+                    claims.append(item)
+                else:
+                    rows.append(item)
+                if len(rows) >= MOST_AT_ONCE or len(claims) >= MOST_AT_ONCE:
+                    break
+                item = self._queue.get_nowait()
+        except Empty:
+            pass
+        room = MOST_AT_ONCE - len(claims)
+        claims += [self._others.popleft() for _ in range(min(room, len(self._others)))]
+        return rows, claims
+
+    def _look_up(self, rows: list[tuple[Url, Row]]) -> None:
+        urls = [
+            text
+            for text in dict.fromkeys(url.text for url, _ in rows)
+            if not self._in_flight.has(text)
+        ]
+        captions = [
+            text
+            for text in dict.fromkeys(row.caption for _, row in rows)
+            if self._cache.caption(text) is None
+        ]
+        found = self._shared.look_up(urls, captions) if urls or captions else NOTHING
+        self._cache.learn(found)
+        for url, row in rows:
+            row.known = found.captions.get(row.caption)
+            self._begin(url, row, found.urls.get(url.text))
+
+    def _ask_for(self, claims: list[_Claim]) -> None:
+        answers = self._shared.claim([each.content.sha256 for each in claims], CLAIM_SECONDS)
+        now = self._clock()
+        for claim, answer in zip(claims, answers, strict=True):
+            if not isinstance(answer, bool):
+                self._known(claim.content, claim.fetched, answer)
+            elif answer or now >= claim.until:
+                self._decode(claim.content, claim.fetched)
+            else:
+                self._others.append(claim)
