@@ -12,6 +12,9 @@ from pairscore.settings import CacheSettings, Settings
 
 # A disk that is busy is worth waiting for longer than a Redis, which is asked so as to save time.
 _DISK_SECONDS: Final = 2.0
+# The whole of a round trip, in terms of the longest silence in it: what passes while this process
+# is busy is no fault of Redis.
+_WHOLE: Final = 5
 _KEEPER_SECONDS: Final = 10.0
 
 
@@ -51,9 +54,8 @@ def _place(settings: Settings, images: bytes) -> Place | None:
         from pairscore.cache.redis_store import RedisStore  # only who uses it pays for the import
 
         url, seconds = settings.redis.url.get_secret_value(), settings.redis.timeout
-        return Place(
-            "Redis", partial(RedisStore, url, images=images, seconds=seconds), seconds, lasting
-        )
+        make = partial(RedisStore, url, images=images, seconds=seconds)
+        return Place("Redis", make, _WHOLE * seconds, lasting)
     return None
 
 

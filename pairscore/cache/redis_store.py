@@ -53,6 +53,8 @@ _Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 _SCANNED: Final = 1_000
+# Each read lets other threads run, and may have to wait for all of them.
+_READ_BYTES: Final = 1_048_576
 
 
 class RedisStore:
@@ -72,6 +74,8 @@ class RedisStore:
             # What cannot be had at once is done without.
             retry=Retry(NoBackoff(), 0),
             max_connections=1,
+            protocol=2,
+            socket_read_size=_READ_BYTES,
         )
 
     def look_up(self, question: Question) -> Answer:
