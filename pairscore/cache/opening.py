@@ -1,5 +1,6 @@
 """Puts a cache together from the settings."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -7,7 +8,7 @@ from pairscore.cache.cache import Cache
 from pairscore.cache.codec import Keys
 from pairscore.cache.lifetimes import Lifetimes
 from pairscore.cache.shared import Place, SharedCache
-from pairscore.cache.store import Keeper
+from pairscore.cache.store import Keeper, Store
 from pairscore.settings import CacheSettings, Settings
 
 # A disk that is busy is worth waiting for longer than a Redis, which is asked so as to save time.
@@ -48,7 +49,7 @@ def _place(settings: Settings, images: bytes) -> Place | None:
     if settings.cache.folder is not None:
         from pairscore.cache.sqlite_store import SqliteStore
 
-        make = partial(SqliteStore, settings.cache.folder, images=images)
+        make: Callable[[], Store] = partial(SqliteStore, settings.cache.folder, images=images)
         return Place("the cache's file", make, _DISK_SECONDS, lasting)
     if settings.redis.url is not None:
         from pairscore.cache.redis_store import RedisStore  # only who uses it pays for the import
