@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from benchmarks.cache import check_cache_services, measure_cache
 from benchmarks.fleet import check_services, measure_fleet
 from benchmarks.measure import Run, best, interpreter_rate, run_module, run_pairscore, run_reference
 from benchmarks.models import CAPTION_GFLOP, IMAGE_GFLOP
@@ -49,6 +50,8 @@ def main() -> int:
 def _measure(parts: Sequence[str], rounds: int) -> int:
     if "fleet" in parts:
         check_services()
+    if "cache" in parts:
+        check_cache_services()
     ROOT.mkdir(exist_ok=True)
     claims: list[Claim] = []
     print(f"{_machine()}\n")
@@ -178,6 +181,7 @@ _PARTS: Final[dict[str, Part]] = {
     "speed": _measure_speed,
     "memory": _measure_memory,
     "fleet": lambda rounds, report: measure_fleet(ROOT, rounds, report),
+    "cache": lambda rounds, report: measure_cache(ROOT, rounds, report),
 }
 
 

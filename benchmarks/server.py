@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, responses: dict[bytes, bytes]) -> None:
-        self._responses = responses
+    def __init__(self, bodies: dict[bytes, bytes]) -> None:
+        self._bodies = bodies
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -21,25 +21,32 @@ class _Connection(asyncio.Protocol):
         self._received += data
         while b"\r\n\r\n" in self._received:
             head, _, self._received = self._received.partition(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1].partition(b"?")[0]
-            self._transport.write(self._responses.get(path) or _response(404, b""))
+            path, _, salt = head.split(b" ", 2)[1].partition(b"?")
+            body = self._bodies.get(path)
+            self._transport.write(
+                _response(404, b"") if body is None else _response(200, body, salt)
+            )
 
 
-def _response(status: int, body: bytes) -> bytes:
-    head = f"HTTP/1.1 {status} .\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def _response(status: int, body: bytes, salt: bytes = b"") -> bytes:
+    length = len(body) + len(salt)
+    head = f"HTTP/1.1 {status} .\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"
+    return head.encode() + body + salt
 
 
-async def _serve(responses: dict[bytes, bytes]) -> None:
+async def _serve(bodies: dict[bytes, bytes]) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(responses), "127.0.0.1", 0, backlog=512)
+    server = await loop.create_server(lambda: _Connection(bodies), "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The base URL of `folder` (no slash at the end) while the block runs; `?...` is ignored."""
+    """The base URL of `folder` (no slash at the end) while the block runs.
+
+    What follows a `?` is put behind a picture, which is another file for that and looks the same.
+    """
     command = [sys.executable, "-m", "benchmarks.server", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -51,6 +58,4 @@ def serving(folder: Path) -> Iterator[str]:
 
 if __name__ == "__main__":
     files = Path(sys.argv[1]).iterdir()
-    asyncio.run(
-        _serve({b"/" + file.name.encode(): _response(200, file.read_bytes()) for file in files})
-    )
+    asyncio.run(_serve({b"/" + file.name.encode(): file.read_bytes() for file in files}))

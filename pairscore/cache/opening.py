@@ -26,6 +26,7 @@ def open_cache(settings: Settings, *, fingerprint: str, dimensions: int) -> Cach
 
     Raises:
         EnvironmentFault: the folder cannot be used.
+        SettingsError: the URL of Redis cannot be one.
     """
     keys = Keys(fingerprint, dimensions)
     place = _place(settings, keys.images)
@@ -38,6 +39,7 @@ def open_keeper(settings: Settings) -> Keeper | None:
 
     Raises:
         EnvironmentFault: the folder cannot be used.
+        SettingsError: the URL of Redis cannot be one.
     """
     redis = settings.redis.model_copy(update={"timeout": _KEEPER_SECONDS})
     place = _place(settings.model_copy(update={"redis": redis}), b"")

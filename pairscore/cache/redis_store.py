@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
 from pairscore.cache.store import Answer, Contents, Item, Question, StoreError
+from pairscore.errors import SettingsError
 
 # Reads what URLs led to and the images of those that led to one. Whatever else is there is none:
 # GET of a key of another type fails, which must not fail the others.
@@ -64,19 +65,22 @@ class RedisStore:
         """`images` is what keys of images begin with; `seconds` what each answer may take.
 
         Raises:
-            ValueError: `url` is none of a Redis.
+            SettingsError: `url` cannot be one of a Redis.
         """
         self._images = images
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            # What cannot be had at once is done without.
-            retry=Retry(NoBackoff(), 0),
-            max_connections=1,
-            protocol=2,
-            socket_read_size=_READ_BYTES,
-        )
+        try:
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=seconds,
+                socket_connect_timeout=seconds,
+                # What cannot be had at once is done without.
+                retry=Retry(NoBackoff(), 0),
+                max_connections=1,
+                protocol=2,
+                socket_read_size=_READ_BYTES,
+            )
+        except ValueError as error:  # which does not quote the URL: a password may be in it
+            raise SettingsError(f"setting PAIRSCORE_REDIS__URL: {error}") from None
 
     def look_up(self, question: Question) -> Answer:
         """Read, in one round trip."""

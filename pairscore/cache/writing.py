@@ -1,5 +1,6 @@
 """Writing to a store behind the back of those who have something to keep."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pairscore.cache.store import Item
 Encode: TypeAlias = Callable[[], Item]
 """Makes an item; called in the writer's thread, so that nobody waits for it."""
 
+_log = logging.getLogger(__name__)
 _MOST_WAITING: Final = 50_000
 _AT_ONCE: Final = 500
 _LINGER_SECONDS: Final = 0.02
@@ -55,7 +57,13 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._next():
-            items = [encode() for encode in batch]
+            try:
+                items = [encode() for encode in batch]
+            # It can be found out again; the others of later batches go on being written.
+            except Exception:  # noqa: BLE001
+                _log.exception("what was to be remembered cannot be, which is a defect")
+                self._stats.dropped(len(batch))
+                continue
             if self._store.put(items):
                 self._stats.written(len(items), sum(len(value or b"") for _, value, _ in items))
             else:

@@ -79,6 +79,7 @@ def test_without_a_name_there_is_no_cache_to_look_at(run):
     [
         ("http://e.org", 2, "--cache: must be a URL such as redis://"),
         ("redis://user:secret@127.0.0.1:1/0", 3, "cannot be used"),
+        ("redis://user:secret@127.0.0.1:99999/0", 2, "Port out of range"),
         ("file", 3, "cannot be used as a cache"),
     ],
 )
