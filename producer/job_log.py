@@ -26,6 +26,8 @@ READ_SECONDS: Final = 45.0
 
 _SAY_AFTER: Final = 3.0
 _POLL_SECONDS: Final = 0.2
+_GRACE_SECONDS: Final = 1.0
+_GRACE_POLL_SECONDS: Final = 0.05
 _REFUSED: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -63,7 +65,7 @@ class JobLog:
         Args:
             job: its name.
             settled: wait for open transactions that a message may stand behind; False gives what
-                can be read at once.
+                can be read within a second.
 
         Raises:
             InputError: the job is none of a CSV, or of another version.
@@ -101,16 +103,22 @@ class JobLog:
     def _end(self, *, settled: bool) -> int:
         """The next offset, behind open transactions or before the first of them."""
         deadline = self._pulse.deadline(READ_SECONDS)
+        # Of what was committed this very moment, readers hear a little later.
+        grace = self._pulse.deadline(_GRACE_SECONDS)
         while True:
             self._pulse.check()
             try:
-                ends = end_offsets(self._admin, [(self._topic, 0)], committed=not settled)
-                return ends[self._topic, 0]
+                end = self._ask_for_end(committed=not settled)
+                if settled or grace.passed or end == self._ask_for_end(committed=False):
+                    return end
             except KafkaException as error:
                 # Such as a topic so new, or a broker so lately started, that none leads it yet.
                 if error.args[0].code() in _REFUSED or deadline.passed:
                     raise
-            self._pulse.wait(_POLL_SECONDS)
+            self._pulse.wait(_POLL_SECONDS if settled else _GRACE_POLL_SECONDS)
+
+    def _ask_for_end(self, *, committed: bool) -> int:
+        return end_offsets(self._admin, [(self._topic, 0)], committed=committed)[self._topic, 0]
 
     def _read_to(self, consumer: Consumer, key: bytes, end: int) -> bytes | None:
         found: bytes | None = None
