@@ -48,6 +48,9 @@ def started(
 def heeds(pid: int, number: signal.Signals) -> bool:
     """Whether a process has come so far that it handles a signal."""
     with suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if command in {b"", Path("/proc/self/cmdline").read_bytes()}:
+            return False  # it is still becoming what it was started as, and has our handlers
         caught = Path(f"/proc/{pid}/status").read_text().partition("\nSigCgt:")[2]
         return bool(caught and int(caught.split()[0], 16) >> (number - 1) & 1)
     return False

@@ -29,10 +29,11 @@ class Breaker:
         self._seconds = least
         self._until: float | None = None
         self._probing = False
+        self._on_trial = False
 
     def state(self, now: float) -> State:
         """What may be done at `now`."""
-        if self._until is None:
+        if self._until is None or self._on_trial:
             return State.CLOSED
         return State.OPEN if now < self._until or self._probing else State.HALF_OPEN
 
@@ -40,20 +41,29 @@ class Breaker:
         """A probe begins; until it ends, nothing else may be done."""
         self._probing = True
 
-    def succeeded(self) -> None:
-        """What was tried went well."""
+    def probed(self) -> None:
+        """A probe went well: the next that is tried says whether that holds for others too."""
+        self._probing = False
+        self._on_trial = True
+
+    def succeeded(self) -> bool:
+        """What was tried went well; whether it had not before."""
+        had_failed = self._until is not None
+        self._on_trial = False
         self._failures = 0
         self._until = None
         self._seconds = self._least
         self._probing = False
+        return had_failed
 
-    def failed(self, now: float) -> None:
-        """What was tried failed."""
+    def failed(self, now: float) -> bool:
+        """What was tried failed; whether that is one too many."""
         self._failures += 1
-        if self._until is None:
-            if self._failures >= self._limit:
-                self._until = now + self._seconds
-        elif self._probing:
+        opens = self._until is None and self._failures >= self._limit
+        if opens:
+            self._until = now + self._seconds
+        elif self._probing or self._on_trial:
             self._seconds = min(self._most, 2 * self._seconds)
             self._until = now + self._seconds
-        self._probing = False
+        self._probing = self._on_trial = False
+        return opens

@@ -31,15 +31,15 @@ class Guarded:
 
     def __init__(
         self,
-        make: Callable[[], Store],
+        store: Store,
         *,
         name: str,
         seconds: float,
         stats: StoreStats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`make` makes the store; `name` is what messages call it."""
-        self._store = make()
+        """`name` is what messages call the store."""
+        self._store = store
         self._name = name
         self._seconds = seconds
         self._stats = stats
@@ -110,17 +110,17 @@ class Guarded:
             self._failed(call, str(error))
             return None
         with self._lock:
-            self._breaker.succeeded()
+            again = self._breaker.succeeded()
+        if again:
+            _log.info("%s answers again", self._name)
         self._stats.answered(call, size, self._clock() - started)
         return answer
 
     def _failed(self, call: Call, why: str) -> None:
         self._stats.failed(call)
         with self._lock:
-            before = self._breaker.state(self._clock())
-            self._breaker.failed(self._clock())
-            after = self._breaker.state(self._clock())
-        if before is State.CLOSED and after is not State.CLOSED:
+            opens = self._breaker.failed(self._clock())
+        if opens:
             _log.warning("%s is done without until it answers again: %s", self._name, why)
         else:
             _log.debug("%s: %s", self._name, why)
@@ -129,11 +129,9 @@ class Guarded:
         error = probe.exception()
         with self._lock:
             if error is None:
-                self._breaker.succeeded()
+                self._breaker.probed()
             else:
                 self._breaker.failed(self._clock())
-        if error is None:
-            _log.info("%s answers again", self._name)
 
     def _begin(self, ask: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -32,15 +33,17 @@ end
 return found
 """
 # Who cannot say that an image is its own, because there is no room for that, embeds it all the
-# same.
+# same; so does who has said so before.
 _CLAIM: Final = """
 local found = {}
 for number = 1, #KEYS, 2 do
   local value = redis.pcall('GET', KEYS[number])
   if type(value) ~= 'string' then
-    local claimed = redis.pcall('SET', KEYS[number + 1], '1', 'NX', 'PX', ARGV[1])
+    local key = KEYS[number + 1]
+    local claimed = redis.pcall('SET', key, ARGV[2], 'NX', 'PX', ARGV[1])
     if type(claimed) == 'table' and claimed.err then value = 1
-    else value = claimed and 1 or 0 end
+    elseif claimed then value = 1
+    else value = redis.pcall('GET', key) == ARGV[2] and 1 or 0 end
   end
   found[#found + 1] = value
 end
@@ -68,6 +71,7 @@ class RedisStore:
             SettingsError: `url` cannot be one of a Redis.
         """
         self._images = images
+        self._name = uuid.uuid4().bytes  # of who claims an image
         try:
             self._redis: Any = redis.Redis.from_url(
                 url,
@@ -91,16 +95,17 @@ class RedisStore:
         if captions:
             commands.append(("MGET", *captions))
         answers = self._run(_FOLLOW, commands)
-        found = answers[0] if urls else []
-        return Answer(
-            list(zip(found[::2], found[1::2], strict=True)), answers[-1] if captions else []
-        )
+        found = _values(answers[0], 2 * len(urls)) if urls else []
+        known = _values(answers[-1], len(captions)) if captions else []
+        return Answer(list(zip(found[::2], found[1::2], strict=True)), known)
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
         keys = [key for pair in images for key in pair]
-        command: _Command = ("EVALSHA", _CLAIM_SHA1, len(keys), *keys, round(seconds * 1000))
+        command: _Command = ("EVALSHA", _CLAIM_SHA1, len(keys), *keys, round(seconds * 1000), self._name)
         (found,) = self._run(_CLAIM, [command])
+        if not isinstance(found, list) or len(found) != len(images):
+            raise StoreError(f"Redis answers {found!r:.80}")
         return [each if isinstance(each, bytes) else bool(each) for each in found]
 
     def put(self, items: Sequence[Item]) -> None:
@@ -172,11 +177,20 @@ class RedisStore:
             return answers
 
 
+def _values(answer: object, count: int) -> list[bytes | None]:
+    """The values, of which each may be anything."""
+    if not isinstance(answer, list) or len(answer) != count:
+        raise StoreError(f"Redis answers {answer!r:.80}")
+    return [each if isinstance(each, bytes) else None for each in answer]
+
+
 @contextlib.contextmanager
 def _faults() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        raise StoreError(f"Redis refused a command: {error}") from error
+        # What follows "with args" quotes them, and a password may be among them.
+        said = str(error).partition(", with args")[0]
+        raise StoreError(f"Redis refused a command: {said}") from None
     except (RedisError, OSError) as error:
         raise StoreError(str(error) or type(error).__name__) from error
