@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
@@ -54,7 +55,8 @@ _PROXY = re.compile(
 )
 _REDIS = re.compile(
     r"(?:rediss?://(?:[^@/?#\[\]\\ ]*@)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
-    r"(?:/[0-9]{0,5})?|unix://(?:[^@/?#\\ ]*@)?/[^?#\\]+)(?:\?[!-~]*)?",
+    r"(?:/[0-9]{0,5})?|unix://(?:[^@/?#\\ ]*@)?/[^?#\\]+)"
+    r"(?:\?(?:(?:db|ssl_[a-z_]+)=[!-%'-~]*&?)*)?",
     re.IGNORECASE | re.ASCII,
 )
 _DAY: Final = 86_400.0
@@ -228,6 +230,12 @@ class CacheSettings(BaseModel):
         description="seconds that embeddings are kept in Redis or the folder",
     )
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least > self.most:
+            raise ValueError("`least` must not be more than `most`")
+        return self
+
 
 class RedisSettings(BaseModel):
     """A Redis that workers share: what they remember. Without it each remembers for itself."""
@@ -241,7 +249,8 @@ class RedisSettings(BaseModel):
         default=0.05,
         gt=0,
         le=60,
-        description="seconds that one round trip may take; then it is done without",
+        description="longest silence in a round trip, in seconds, which may take five times that "
+        "in all; then it is done without",
     )
 
 

@@ -2,12 +2,12 @@
 
 import logging
 import os
+import selectors
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
@@ -72,8 +72,14 @@ class StopSignal:
         self._number: int | None = None
         self._at_stake = True
         # Not an Event: a handler that sets one while the same thread enters `wait` blocks for
-        # ever. Of the queues, only this one may be put to by a handler at any moment.
-        self._wake: SimpleQueue[None] = SimpleQueue()
+        # ever. Nor a SimpleQueue, whose time-outs cannot be relied on.
+        self._woken, self._asking = os.pipe()
+        os.set_blocking(self._asking, False)
+
+    def __del__(self) -> None:
+        """Give back what it waits with."""
+        for end in (self._woken, self._asking):
+            os.close(end)
 
     def install(self, grace: float | None = None) -> None:
         """Take SIGTERM and SIGINT; only the main thread can.
@@ -113,17 +119,17 @@ class StopSignal:
     def ask(self) -> None:
         """Ask, as a signal would, from any thread."""
         self._asked = True
-        self._wake.put(None)
+        with suppress(BlockingIOError):  # asked so often that it is full
+            os.write(self._asking, b"\0")
 
     def wait(self, seconds: float) -> bool:
         """Wait until asked, at most `seconds`; whether it was. Any number of threads may wait."""
         if not self._asked:
-            try:
-                self._wake.get(timeout=max(0.0, seconds))
-            except Empty:
-                return self._asked
-            self._wake.put(None)  # for the next one who waits
-        return True
+            # What is sent is left there, for all who wait.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                selector.select(max(0.0, seconds))
+        return self._asked
 
     def _enforce(self, grace: float) -> None:
         while not self.wait(_FOREVER_SECONDS):

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Final, Protocol
 
+from pairscore.inbox import Inbox
 from pairscore.pair import Outcome, Pair
 from shared.messages import PairMessage
 from worker.ledger import Record
@@ -77,7 +78,7 @@ class Scoring:
         self._per_second: float | None = None
         self._urgent: deque[Task] = deque()
         self._others: deque[Task] = deque()
-        self._finished: SimpleQueue[tuple[Task, Future[Outcome]]] = SimpleQueue()
+        self._finished: Inbox[tuple[Task, Future[Outcome]]] = Inbox()
         self._submitted: dict[Task, float] = {}
 
     @property
@@ -139,7 +140,9 @@ class Scoring:
         """
         try:
             while True:
-                task, future = self._finished.get(timeout=seconds) if seconds else self._next()
+                task, future = (
+                    self._finished.get(seconds) if seconds else self._finished.get_nowait()
+                )
                 seconds = 0.0
                 del self._submitted[task]
                 self._counted += 1
@@ -161,6 +164,3 @@ class Scoring:
         self._submitted[task] = self._awake
         future = self._scorer.submit(Pair(task.pair.url, task.pair.caption))
         future.add_done_callback(lambda done: self._finished.put((task, done)))
-
-    def _next(self) -> tuple[Task, Future[Outcome]]:
-        return self._finished.get_nowait()

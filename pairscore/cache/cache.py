@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from pairscore.cache.bounded import BoundedCache
 from pairscore.cache.entries import CaptionEntry, Embedding, NegativeEntry, UrlEntry
 from pairscore.cache.lifetimes import Lifetimes
@@ -11,7 +13,9 @@ from pairscore.cache.shared import Found, SharedCache
 from pairscore.cache.stats import Kind, LookUpStats
 from pairscore.pair import Failure
 
+_LONGEST_TARGET: Final = 16_384  # characters of a URL; what it was asked by goes with it
 _FOR_EVER: Final = float("inf")
+_SKEW_SECONDS: Final = 3_600.0
 
 
 class Cache:
@@ -51,8 +55,9 @@ class Cache:
         return self._urls.get(text)
 
     def is_fresh(self, entry: UrlEntry | NegativeEntry) -> bool:
-        """Whether an entry is still believed."""
-        return self._wall() < entry.fresh_until
+        """Whether an entry is still believed; one of a clock that is far ahead is not."""
+        now = self._wall()
+        return now < entry.fresh_until <= now + self._lifetimes.most + _SKEW_SECONDS
 
     def image(self, sha256: str) -> Embedding | None:
         """The embedding (float32 [d]) of an image."""
@@ -83,6 +88,8 @@ class Cache:
     ) -> None:
         """Remember what a URL led to; `lifetime` is for how long its server says so, in seconds."""
         seconds = self._lifetimes.of_image(lifetime)
+        if len(target) > _LONGEST_TARGET:
+            target, etag, last_modified = "", None, None
         entry = UrlEntry(sha256, self._wall() + seconds, target, etag, last_modified)
         kept = self._lifetimes.most if entry.can_be_validated else seconds
         self._urls.put(url, entry, len(url) + entry.size, kept)
@@ -102,7 +109,7 @@ class Cache:
 
     def share_image(self, sha256: str, embedding: Embedding) -> None:
         """Tell others of an image's embedding (float32 [d]) that was made here."""
-        if self.shared is not None:
+        if self.shared is not None and np.isfinite(embedding).all():
             self.shared.keep_image(sha256, embedding)
 
     def embedded_caption(self, text: str, entry: CaptionEntry) -> None:
@@ -117,8 +124,11 @@ class Cache:
             self.shared.release(sha256)
 
     def learn(self, found: Found) -> None:
-        """Remember what the shared cache knew."""
+        """Remember what the shared cache knew; what is known here may be newer."""
         for url, (entry, embedding) in found.urls.items():
+            here = self._urls.get(url)
+            if here is not None and here.fresh_until > entry.fresh_until:
+                continue
             size = len(url) + (entry.size if isinstance(entry, UrlEntry) else 0)
             self._urls.put(url, entry, size)
             if embedding is not None and isinstance(entry, UrlEntry):
@@ -127,7 +137,9 @@ class Cache:
             self._keep_caption(text, caption)
 
     def learn_image(self, sha256: str, embedding: Embedding) -> None:
-        """Remember an image's embedding (float32 [d]), whoever made it."""
+        """Remember an image's embedding (float32 [d]), whoever made it; not one of no numbers."""
+        if not np.isfinite(embedding).all():
+            return
         self._images.put(sha256, embedding, embedding.nbytes + len(sha256))
 
     def count(self, kind: Kind, *, hit: bool) -> None:

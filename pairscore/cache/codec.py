@@ -76,9 +76,12 @@ def encode_url(key: bytes, entry: UrlEntry | NegativeEntry) -> bytes:
     time = _TIME.pack(entry.fresh_until)
     if isinstance(entry, NegativeEntry):
         failure = entry.failure
-        return _seal(key, _FAILURE + time + _text(failure.reason.value) + _text(failure.detail))
-    texts = (_text(text) for text in (entry.target, entry.etag, entry.last_modified))
-    return _seal(key, IMAGE_OF_URL + time + entry.sha256.encode() + b"".join(texts))
+        return _seal(
+            key,
+            _FAILURE + time + _texts(failure.reason.value, failure.detail, failure.image_sha256),
+        )
+    texts = _texts(entry.target, entry.etag, entry.last_modified)
+    return _seal(key, IMAGE_OF_URL + time + entry.sha256.encode() + texts)
 
 
 def decode_url(key: bytes, value: object) -> UrlEntry | NegativeEntry | None:
@@ -144,9 +147,11 @@ def _can_be_sent(text: str) -> bool:
 def _decode_failure(payload: bytes) -> NegativeEntry | None:
     reason, place = _read_text(payload, 9)
     detail, place = _read_text(payload, place)
+    sha256, place = _read_text(payload, place)
     if place != len(payload) or reason is None or detail is None:
         return None
-    return NegativeEntry(Failure(Reason(reason), detail), _read_time(payload))
+    failure = Failure(Reason(reason), detail, image_sha256=sha256)
+    return NegativeEntry(failure, _read_time(payload))
 
 
 def _read_time(payload: bytes) -> float:
@@ -161,6 +166,10 @@ def _embedding(data: bytes, dimensions: int) -> Embedding | None:
         return None
     embedding = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     return embedding if np.isfinite(embedding).all() else None
+
+
+def _texts(*texts: str | None) -> bytes:
+    return b"".join(map(_text, texts))
 
 
 def _text(text: str | None) -> bytes:

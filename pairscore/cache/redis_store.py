@@ -102,7 +102,14 @@ class RedisStore:
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
         keys = [key for pair in images for key in pair]
-        command: _Command = ("EVALSHA", _CLAIM_SHA1, len(keys), *keys, round(seconds * 1000), self._name)
+        command: _Command = (
+            "EVALSHA",
+            _CLAIM_SHA1,
+            len(keys),
+            *keys,
+            round(seconds * 1000),
+            self._name,
+        )
         (found,) = self._run(_CLAIM, [command])
         if not isinstance(found, list) or len(found) != len(images):
             raise StoreError(f"Redis answers {found!r:.80}")

@@ -69,9 +69,10 @@ class SharedCache:
         self.writes: Final = StoreStats()
         self.written: Final = WriteStats()
         self.looked_up: Final = LookUpStats()
-        self._reader = Guarded(place.make, name=place.name, seconds=place.seconds, stats=self.reads)
+        reading, writing = place.make(), place.make()
+        self._reader = Guarded(reading, name=place.name, seconds=place.seconds, stats=self.reads)
         writer = Guarded(
-            place.make,
+            writing,
             name=f"{place.name} (writing)",
             seconds=max(1.0, place.seconds),
             stats=self.writes,
@@ -115,8 +116,9 @@ class SharedCache:
         if answer is None:
             return [True for _ in images]
         found = [self._claimed(key, value) for key, value in zip(keys, answer, strict=True)]
-        hits = [each for each in found if not isinstance(each, bool)]
-        self._count(Kind.IMAGE, images, hits)
+        hits = sum(not isinstance(each, bool) for each in found)
+        # Those that others are at are asked for again.
+        self.looked_up.add(Kind.IMAGE, hits=hits, misses=sum(each is True for each in found))
         return found
 
     def keep_url(self, text: str, entry: UrlEntry | NegativeEntry, seconds: float) -> None:
@@ -129,13 +131,14 @@ class SharedCache:
         self._writer.keep(item)
 
     def keep_image(self, sha256: str, embedding: Embedding) -> None:
-        """Remember an image's embedding (float32 [d])."""
+        """Remember an image's embedding (float32 [d]), which nobody is about to make any more."""
 
         def item() -> Item:
             key = self._keys.image(sha256)
             return key, codec.encode_image(key, embedding), self._lasting
 
         self._writer.keep(item)
+        self.release(sha256)
 
     def keep_caption(self, text: str, entry: CaptionEntry) -> None:
         """Remember a caption's embedding."""
@@ -177,7 +180,5 @@ class SharedCache:
         embedding = codec.decode_image(key, value, self._dimensions)
         return True if embedding is None else embedding
 
-    def _count(
-        self, kind: Kind, asked: Sequence[str], found: Mapping[str, object] | list[Embedding]
-    ) -> None:
+    def _count(self, kind: Kind, asked: Sequence[str], found: Mapping[str, object]) -> None:
         self.looked_up.add(kind, hits=len(found), misses=len(asked) - len(found))

@@ -91,10 +91,12 @@ class SqliteStore:
                 self._database.executemany(
                     _FORGET, [(key,) for key, value, _ in items if value is None]
                 )
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # or the lock would stay ours
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def ping(self) -> None:
         """See whether the file can be read."""

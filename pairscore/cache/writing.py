@@ -57,17 +57,20 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._next():
-            try:
-                items = [encode() for encode in batch]
-            # It can be found out again; the others of later batches go on being written.
-            except Exception:  # noqa: BLE001
-                _log.exception("what was to be remembered cannot be, which is a defect")
-                self._stats.dropped(len(batch))
-                continue
+            items = [item for encode in batch if (item := self._encoded(encode)) is not None]
             if self._store.put(items):
                 self._stats.written(len(items), sum(len(value or b"") for _, value, _ in items))
             else:
                 self._stats.dropped(len(items))
+
+    def _encoded(self, encode: Encode) -> Item | None:
+        try:
+            return encode()
+        # It can be found out again; the others go on being written.
+        except Exception:  # noqa: BLE001
+            _log.exception("what was to be remembered cannot be, which is a defect")
+            self._stats.dropped(1)
+            return None
 
     def _next(self) -> list[Encode]:
         with self._news:

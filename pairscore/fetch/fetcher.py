@@ -18,7 +18,7 @@ from pairscore.errors import SettingsError
 from pairscore.fetch.address import AddressGuard
 from pairscore.fetch.descriptors import provide_descriptors
 from pairscore.fetch.loop import CurlLoop
-from pairscore.fetch.request import Fetched, FetchResult, Request, Validators, describe
+from pairscore.fetch.request import Fetched, FetchResult, Request, Validators, redirect_lifetime
 from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
 from pairscore.fetch.transfer import Transfer
@@ -236,11 +236,16 @@ class Fetcher:
         self._queues.finished(request.target.host)
         evidence = transfer.evidence()
         if transfer.condition and still_holds(code, evidence):
-            request.done(request.not_modified(transfer.said(), self._wall()))
+            unchanged = request.not_modified(transfer.said(), self._wall())
+            if unchanged is None:
+                self._wait_for_turn(request)
+            else:
+                request.done(unchanged)
             return
         if leads_on(code, evidence):
+            lasts = redirect_lifetime(evidence.status, transfer.said(), self._wall())
             limit = self._settings.max_redirects
-            failure = request.follow(evidence.location, evidence.seconds, limit)
+            failure = request.follow(evidence.location, evidence.seconds, limit, lasts)
             if failure is None:
                 self._wait_for_turn(request)
                 return
@@ -250,7 +255,7 @@ class Fetcher:
         if failure is None:
             self._unconsumed += 1
             self._buffered += len(body)
-            origin = describe(request.target.text, transfer.said(), self._wall())
+            origin = request.origin(transfer.said(), self._wall())
             request.done(Fetched(body, request.attempts, origin))
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
             host = request.target.host

@@ -6,7 +6,7 @@ limit and its checks like any other host.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pairscore.fetch.freshness import entity_tag, last_change, lifetime_left, read_fields
 from pairscore.fetch.url import Url, parse_url
@@ -74,14 +74,15 @@ class Fetched:
 class NotModified:
     """What is known still holds, said `origin.url` after `attempts` attempts.
 
-    `origin` has what the 304 says, and the known validators where it has none. Of `lifetime` and
-    `robots` it may say nothing, and what was said earlier holds.
+    `origin` has what the 304 says, and the known validators: the entity tag as it was, the time of
+    the last change where it has no later one.
     """
 
     attempts: int
     origin: Origin
 
 
+_PERMANENT: Final = frozenset({301, 308})
 FetchResult: TypeAlias = Fetched | NotModified | Failure
 
 
@@ -99,6 +100,15 @@ def describe(url: str, lines: Sequence[bytes], now: float) -> Origin:
     )
 
 
+def redirect_lifetime(status: int, lines: Sequence[bytes], now: float) -> float | None:
+    """For how many seconds a redirect of that status holds, None for ever.
+
+    Of one that says nothing of it, a permanent one does (RFC 9111 section 4.2.2), no other.
+    """
+    said = describe("", lines, now).lifetime
+    return said if said is not None or status in _PERMANENT else 0.0
+
+
 class Request:
     """Asks for `url` until `done` is called with the result.
 
@@ -108,7 +118,17 @@ class Request:
     waits.
     """
 
-    __slots__ = ("_redirects", "attempts", "done", "known", "queued_at", "seconds", "target", "url")
+    __slots__ = (
+        "_lifetime",
+        "_redirects",
+        "attempts",
+        "done",
+        "known",
+        "queued_at",
+        "seconds",
+        "target",
+        "url",
+    )
 
     def __init__(
         self, url: Url, done: Callable[[FetchResult], None], known: Validators | None = None
@@ -121,6 +141,8 @@ class Request:
         self.seconds = 0.0
         self.queued_at = 0.0
         self._redirects = 0
+        # For how long the redirects so far hold, in seconds; None for ever.
+        self._lifetime: float | None = None
 
     @property
     def condition(self) -> tuple[str, ...]:
@@ -132,19 +154,43 @@ class Request:
         known = self.known
         return known.condition if known is not None and known.url == self.target.text else ()
 
-    def not_modified(self, lines: Sequence[bytes], now: float) -> NotModified:
-        """The result of a 304 with these header lines that `target` gave at `now` (Unix time)."""
-        said, known = describe(self.target.text, lines, now), self.known
-        if known is not None:
-            etag = said.etag or known.etag
-            last_modified = said.last_modified or known.last_modified
-            said = Origin(said.url, etag, last_modified, said.lifetime, said.robots)
-        return NotModified(self.attempts, said)
+    def origin(self, lines: Sequence[bytes], now: float) -> Origin:
+        """What `target` says of what it gave, for no longer than it is led to."""
+        said = describe(self.target.text, lines, now)
+        if said.lifetime is None or self._lifetime is None or said.lifetime <= self._lifetime:
+            return said
+        return Origin(said.url, said.etag, said.last_modified, self._lifetime, said.robots)
 
-    def follow(self, location: str, seconds: float, limit: int) -> Failure | None:
-        """Make `location` the target, after `seconds` seconds; a failure if that may not be."""
+    def not_modified(self, lines: Sequence[bytes], now: float) -> NotModified | None:
+        """The result of a 304 with these header lines that `target` gave at `now` (Unix time).
+
+        None if it is of something else than what is known, by its entity tag (RFC 9111 section
+        4.3.4): then the request is without a condition from now on.
+        """
+        said, known = self.origin(lines, now), self.known
+        if known is None or (
+            said.etag is not None
+            and known.etag is not None
+            and said.etag.removeprefix("W/") != known.etag.removeprefix("W/")
+        ):
+            self.known = None
+            return None
+        last_modified = said.last_modified or known.last_modified
+        origin = Origin(said.url, known.etag, last_modified, said.lifetime, said.robots)
+        return NotModified(self.attempts, origin)
+
+    def follow(
+        self, location: str, seconds: float, limit: int, lifetime: float | None = None
+    ) -> Failure | None:
+        """Make `location` the target, after `seconds` seconds; a failure if that may not be.
+
+        `lifetime` is for how many seconds it is led to, None for ever.
+        """
         if self._redirects >= limit:
             return Failure(Reason.TOO_MANY_REDIRECTS, f"more than {limit}")
+        if lifetime is not None:
+            shorter = lifetime if self._lifetime is None else min(lifetime, self._lifetime)
+            self._lifetime = shorter
         target = parse_url(location)
         if isinstance(target, Failure):
             return replace(target, detail=f"redirected to {target.detail}")
@@ -159,3 +205,4 @@ class Request:
         self.target = self.url
         self.seconds = 0.0
         self._redirects = 0
+        self._lifetime = None

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Final
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from pairscore.cache import Cache, CaptionEntry
 from pairscore.cache.stats import Kind
 from pairscore.clip import ClipModel
+from pairscore.inbox import Inbox
 from pairscore.pair import Failure, Outcome, Reason, Score
 from pairscore.scorer.work import ContentWork, Encoded, InFlight, Row
 
@@ -58,7 +58,7 @@ class EncodeStage:
         self._on_crash = on_crash
         # Images are bounded by `slots`, rows whose image is known by the window of who submits
         # them.
-        self._queue: SimpleQueue[ContentWork | Encoded | None] = SimpleQueue()
+        self._queue: Inbox[ContentWork | Encoded | None] = Inbox()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pairscore-encode", daemon=True)
         self._thread.start()

@@ -5,12 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Final
 
 from pairscore.cache import Cache, Embedding
 from pairscore.cache.shared import MOST_AT_ONCE, NOTHING, FoundUrl, SharedCache
 from pairscore.fetch import Fetched, Url
+from pairscore.inbox import Inbox
 from pairscore.scorer.work import ContentWork, InFlight, Row
 
 CLAIM_SECONDS: Final = 15.0
@@ -57,8 +58,9 @@ class LookUpStage:
         self._on_crash = on_crash
         self._clock = clock
         # Bounded by the window of who submits rows, and by the fetcher's slots.
-        self._queue: SimpleQueue[tuple[Url, Row] | _Claim | None] = SimpleQueue()
-        self._others: deque[_Claim] = deque()
+        self._queue: Inbox[tuple[Url, Row] | _Claim | None] = Inbox()
+        # With when each is to be asked for again, the first one first.
+        self._others: deque[tuple[float, _Claim]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pairscore-lookup", daemon=True)
         self._thread.start()
@@ -99,7 +101,7 @@ class LookUpStage:
         """What has come, and after a while what is to be asked again."""
         rows: list[tuple[Url, Row]] = []
         claims: list[_Claim] = []
-        patience = _ASK_AGAIN_SECONDS if self._others else None
+        patience = max(0.0, self._others[0][0] - self._clock()) if self._others else None
         try:
             item = self._queue.get(timeout=patience)
             while item is not None:
@@ -112,8 +114,9 @@ class LookUpStage:
                 item = self._queue.get_nowait()
         except Empty:
             pass
-        room = MOST_AT_ONCE - len(claims)
-        claims += [self._others.popleft() for _ in range(min(room, len(self._others)))]
+        now = self._clock()
+        while self._others and self._others[0][0] <= now and len(claims) < MOST_AT_ONCE:
+            claims.append(self._others.popleft()[1])
         return rows, claims
 
     def _look_up(self, rows: list[tuple[Url, Row]]) -> None:
@@ -142,4 +145,4 @@ class LookUpStage:
             elif answer or now >= claim.until:
                 self._decode(claim.content, claim.fetched)
             else:
-                self._others.append(claim)
+                self._others.append((now + _ASK_AGAIN_SECONDS, claim))

@@ -164,6 +164,7 @@ class Scorer:
             self._decode.close()
             self._encode.close()
             self._in_flight.abandon(self._stopped)
+            self._in_flight.give_up()
             self._cache.close()
             if self._own_model:
                 self._model.close()

@@ -103,7 +103,9 @@ class InFlight:
             if work is not None:
                 work.rows.append(row)
                 return None
-            entry, embedding = found or (self._cache.url(url.text), None)
+            entry, embedding = self._cache.url(url.text), None
+            if found is not None and (entry is None or found[0].fresh_until >= entry.fresh_until):
+                entry, embedding = found
             fresh = entry is not None and self._cache.is_fresh(entry)
             self._cache.count(Kind.URL, hit=fresh)
             if isinstance(entry, UrlEntry):
@@ -191,6 +193,13 @@ class InFlight:
             rows, self._rows = self._rows, set()
         for row in rows:
             row.future.set_exception(error)
+
+    def give_up(self) -> None:
+        """Let others embed the images that are in flight."""
+        with self._lock:
+            contents = list(self._contents)
+        for sha256 in contents:
+            self._cache.gave_up(sha256)
 
     def waiting(self) -> int:
         """How many images are being fetched, decoded or encoded."""

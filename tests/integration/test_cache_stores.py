@@ -1,6 +1,8 @@
 """The stores of a shared cache, against a real Redis and a real file: the same contract."""
 
+import socketserver
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -234,3 +236,48 @@ def test_values_that_are_no_bytes_are_misses(tmp_path, keys):
     with sqlite3.connect(tmp_path / FILE) as other:
         other.execute("INSERT INTO entries VALUES (?, ?, ?)", (key, 17, 1e10))
     assert store.look_up(Question([], [key])).captions == [None]
+
+
+def test_a_password_is_not_in_what_is_said(keys):
+    class NoRedis(socketserver.BaseRequestHandler):
+        def handle(self):
+            while asked := self.request.recv(65536):
+                self.request.sendall(
+                    b"-ERR unknown command, with args beginning with: " + asked[:40]
+                )
+                self.request.sendall(b"\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NoRedis) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://:secret@127.0.0.1:{server.server_address[1]}/0"
+        with pytest.raises(StoreError) as error:
+            RedisStore(url, images=keys.images, seconds=SECONDS).ping()
+        assert "secret" not in str(error.value)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answer", [b":1", b"*0", b"*1\r\n:1", b"*2\r\n$-1\r\n$-1", b"$1\r\nx"])
+def test_an_answer_of_another_shape_is_a_fault_of_the_store(keys, answer):
+    class Lying(socketserver.BaseRequestHandler):
+        def handle(self):
+            while asked := self.request.recv(65536):
+                setup = asked.startswith((b"*4\r\n$6\r\nCLIENT", b"*2\r\n$5\r\nHELLO"))
+                count = asked.count(b"SETINFO") if setup else 1
+                self.request.sendall((b"+OK" if setup else answer) * count + b"\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lying) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        for ask in (
+            lambda store: store.look_up(Question([url_key()] * 3, [])),
+            lambda store: store.look_up(Question([], [keys.caption(str(n)) for n in range(3)])),
+            lambda store: store.claim([(keys.image(SHA256), keys.claim(SHA256))] * 3, 1),
+        ):
+            with pytest.raises(StoreError):
+                ask(RedisStore(url, images=keys.images, seconds=2.0))
+        server.shutdown()
+
+
+def test_what_one_has_claimed_is_its_own_when_it_asks_again(on_redis, keys):
+    claim = [(keys.image(SHA256), keys.claim(SHA256))]
+    assert [on_redis.claim(claim, 60.0) for _ in range(2)] == [[True], [True]]

@@ -111,14 +111,59 @@ def test_only_the_validators_that_are_known_are_sent(server, fetching):
     assert conditions(server) == [{"if-none-match": ETAG}, {"if-modified-since": CHANGED}, {}]
 
 
-def test_newer_validators_replace_the_known_ones(server, fetching):
-    url = server.on("/a", reply(304, ETag='"v2"', X_Robots_Tag="noai"))
+def test_what_a_304_says_is_told_and_a_later_change_replaces_the_known_one(server, fetching):
+    url = server.on("/a", reply(304, ETag=ETAG, X_Robots_Tag="noai"))
     result = fetching.get(url, Validators(url, ETAG, CHANGED))
-    assert result == NotModified(1, Origin(url, '"v2"', CHANGED, None, ("noai",)))
+    assert result == NotModified(1, Origin(url, ETAG, CHANGED, None, ("noai",)))
     later = "Mon, 07 Nov 1994 08:49:37 GMT"
     server.on("/a", reply(304, Last_Modified=later, Cache_Control="max-age=9"))
     result = fetching.get(url, Validators(url, ETAG, CHANGED))
     assert result == NotModified(1, Origin(url, ETAG, later, 9.0))
+
+
+def test_an_entity_tag_is_never_given_to_what_was_known_without_one(server, fetching):
+    url = server.on("/a", reply(304, ETag='"v2"'))
+    result = fetching.get(url, Validators(url, None, CHANGED))
+    assert result == NotModified(1, Origin(url, None, CHANGED))
+
+
+def test_a_304_of_something_else_is_not_believed_and_the_body_asked_for(server, fetching):
+    def answer(exchange):
+        if "if-none-match" in exchange.request.headers:
+            reply(304, ETag='"v2"')(exchange)
+        else:
+            reply(200, b"new", ETag='"v2"')(exchange)
+
+    url = server.on("/a", answer)
+    assert fetching.get(url, Validators(url, ETAG, CHANGED)) == Fetched(b"new", attempts=1)
+    assert server.hits() == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "lifetime"),
+    [
+        (302, {}, 0.0),
+        (307, {"Cache_Control": "max-age=7"}, 7.0),
+        (302, {"Cache_Control": "no-store"}, 0.0),
+        (301, {}, 60.0),
+        (308, {"Cache_Control": "max-age=7"}, 7.0),
+        (301, {"Cache_Control": "max-age=700"}, 60.0),
+    ],
+)
+def test_what_is_led_to_is_fresh_for_no_longer_than_it_is_led_to(
+    server, fetching, status, said, lifetime
+):
+    server.on("/b", reply(200, b"x", Cache_Control="max-age=60"))
+    url = server.on("/a", reply(status, Location="/b", **said))
+    assert origin_of(fetching, url).lifetime == lifetime
+
+
+def test_the_shortest_of_several_redirects_counts(server, fetching):
+    server.on("/d", reply(200, b"x", Cache_Control="max-age=60"))
+    server.on("/c", reply(302, Location="/d", Cache_Control="max-age=30"))
+    server.on("/b", reply(301, Location="/c"))
+    url = server.on("/a", reply(302, Location="/b", Cache_Control="max-age=5"))
+    assert origin_of(fetching, url).lifetime == 5.0
 
 
 def test_what_has_changed_comes_as_ever(server, fetching):

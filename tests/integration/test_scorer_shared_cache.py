@@ -1,6 +1,7 @@
 """Scorers that share what they know: nothing is downloaded or embedded twice, nothing changes."""
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -14,9 +15,12 @@ import redis
 
 from deploy import local
 from deploy.local.ports import free_ports
+from pairscore.cache.codec import Keys
+from pairscore.cache.redis_store import RedisStore
 from pairscore.clip import ClipModel, load_model
 from pairscore.pair import Failure, Outcome, Reason, Score
 from pairscore.scorer import Scorer
+from pairscore.scorer.lookup import CLAIM_SECONDS
 from pairscore.settings import CacheSettings, RedisSettings, Settings, load_settings
 from tests.fetching import wait_until
 from tests.image_server import ImageServer, image_server, picture
@@ -258,19 +262,45 @@ def test_two_workers_embed_the_same_bytes_once(redis_service, settings, counting
     assert counting.images == 8
 
 
+def claimed_by_another(settings: Settings, model: Any, image: bytes, seconds: float) -> None:
+    """Have somebody else say that it is about to embed an image."""
+    assert settings.redis.url is not None
+    keys = Keys(model.fingerprint, model.dimensions)
+    store = RedisStore(settings.redis.url.get_secret_value(), images=keys.images, seconds=10)
+    sha256 = hashlib.sha256(image).hexdigest()
+    assert store.claim([(keys.image(sha256), keys.claim(sha256))], seconds) == [True]
+
+
 def test_a_worker_that_dies_with_a_claim_does_not_keep_others_from_embedding(
-    redis_service, settings, counting, server, monkeypatch
+    redis_service, settings, counting, server
 ):
-    monkeypatch.setattr("pairscore.scorer.lookup.CLAIM_SECONDS", 1.0)
     same = on_redis(settings, redis_service.url, timeout=5)
     url = server.add("/1.jpg", picture(1))
-    with scoring(same, counting) as scorer:
-        shared = scorer.cache.shared
-        assert shared is not None
-        sha256 = hashlib.sha256(picture(1)).hexdigest()
-        assert shared.claim([sha256], 1.0) == [True]
-        assert isinstance(scorer.submit((url, "a dog")).result(30), Score)
+    claimed_by_another(same, counting, picture(1), 1.0)
+    [found] = outcomes(same, counting, [(url, "a dog")])
+    assert isinstance(found, Score)
     assert counting.images == 1
+
+
+def test_a_worker_never_waits_for_a_claim_of_its_own(redis_service, settings, counting, server):
+    same = on_redis(settings, redis_service.url, timeout=5)
+    cache = same.cache.model_copy(update={"bytes": 0})
+    bare = same.model_copy(update={"cache": cache})
+    urls = [server.add(f"/{n}.jpg", picture(1)) for n in range(6)]
+    began = time.monotonic()
+    with scoring(bare, counting) as scorer:
+        for url in urls:
+            assert isinstance(scorer.submit((url, "a dog")).result(30), Score)
+    assert time.monotonic() - began < CLAIM_SECONDS
+
+
+def test_what_is_no_image_after_all_is_left_to_others(redis_service, settings, counting, server):
+    same = on_redis(settings, redis_service.url, timeout=5)
+    broken = picture(1)[:200]
+    url = server.add("/1.jpg", broken)
+    [failed] = outcomes(same, counting, [(url, "a dog")])
+    assert isinstance(failed, Failure)
+    claimed_by_another(same, counting, broken, 1.0)
 
 
 # Each fault: what is done to a Redis before a scorer starts, and after it has done a part.

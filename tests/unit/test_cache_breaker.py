@@ -61,3 +61,19 @@ def test_after_a_success_the_rest_is_short_again():
     tried.failed(10.0)
     tried.failed(10.0)
     assert tried.state(11.0) is State.HALF_OPEN
+
+
+def test_after_a_probe_one_failure_is_too_many():
+    tried = breaker()
+    tried.failed(0.0)
+    assert tried.failed(0.0)
+    tried.probe()
+    tried.probed()
+    assert tried.state(1.0) is State.CLOSED
+    assert not tried.failed(1.0)
+    assert tried.state(2.9) is State.OPEN
+    assert tried.state(3.0) is State.HALF_OPEN
+    tried.probe()
+    tried.probed()
+    assert tried.succeeded()
+    assert not tried.succeeded()

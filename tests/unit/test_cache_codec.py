@@ -30,7 +30,14 @@ texts = st.text(max_size=100)
 validators = st.none() | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=50)
 url_entries = st.builds(UrlEntry, st.just(SHA256), times, texts, validators, validators)
 negative_entries = st.builds(
-    NegativeEntry, st.builds(Failure, st.sampled_from(Reason), texts), times
+    NegativeEntry,
+    st.builds(
+        Failure,
+        st.sampled_from(Reason),
+        texts,
+        image_sha256=st.none() | st.just(SHA256),
+    ),
+    times,
 )
 
 

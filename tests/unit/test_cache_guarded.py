@@ -45,7 +45,7 @@ class World:
         self.now = 0.0
         self.store, self.stats = Store(), StoreStats()
         self.guarded = Guarded(
-            lambda: self.store,  # type: ignore[arg-type,return-value]
+            self.store,  # type: ignore[arg-type]
             name="the store",
             seconds=seconds,
             stats=self.stats,
@@ -78,8 +78,26 @@ def test_after_two_failures_nobody_is_asked_until_a_probe_went_well(caplog):
     assert not world.guarded.available  # a probe goes out, and nobody waits for it
     wait_until(lambda: world.guarded.available)
     assert world.store.pinged == 1
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert world.guarded.look_up(QUESTION) is ANSWER
     assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    world.guarded.close()
+
+
+def test_a_store_that_answers_nothing_but_probes_is_left_alone_for_longer_and_longer(caplog):
+    caplog.set_level(logging.INFO)
+    world = World()
+    world.fail()
+    for now, rest in ((1.0, 2.0), (3.0, 4.0), (7.0, 8.0)):
+        world.now = now
+        world.store.error = None
+        assert not world.guarded.available
+        wait_until(lambda: world.guarded.available)
+        world.store.error = StoreError("full")
+        assert world.guarded.look_up(QUESTION) is None  # one is enough now
+        world.now = now + rest - 0.1
+        assert not world.guarded.available
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
     world.guarded.close()
 
 

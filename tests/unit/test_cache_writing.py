@@ -37,7 +37,7 @@ class Store:
 
 
 def writer(store: Store, stats: WriteStats) -> Writer:
-    guarded = Guarded(lambda: store, name="store", seconds=10, stats=StoreStats())  # type: ignore[arg-type,return-value]
+    guarded = Guarded(store, name="store", seconds=10, stats=StoreStats())  # type: ignore[arg-type]
     return Writer(guarded, stats)
 
 
@@ -72,10 +72,11 @@ def test_a_defect_in_one_item_does_not_end_the_writing(caplog):
     def fail() -> Item:
         raise ZeroDivisionError
 
-    writing.keep(fail)
-    wait_until(lambda: stats.left_out == 1)
+    for encode in (lambda: ITEM, fail):
+        writing.keep(encode)
+    wait_until(lambda: (stats.entries, stats.left_out) == (1, 1))
     writing.keep(lambda: ITEM)
-    wait_until(lambda: stats.entries == 1)
+    wait_until(lambda: stats.entries == 2)
     writing.close(10)
     assert "ZeroDivisionError" in caplog.text
 
