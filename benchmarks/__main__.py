@@ -20,7 +20,15 @@ import numpy as np
 
 from benchmarks.cache import check_cache_services, measure_cache
 from benchmarks.fleet import check_services, measure_fleet
-from benchmarks.measure import Run, best, interpreter_rate, run_module, run_pairscore, run_reference
+from benchmarks.measure import (
+    Claim,
+    Run,
+    best,
+    interpreter_rate,
+    run_module,
+    run_pairscore,
+    run_reference,
+)
 from benchmarks.models import CAPTION_GFLOP, IMAGE_GFLOP
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
@@ -30,7 +38,6 @@ from pairscore.errors import PairscoreError
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
 _FEW, _MANY = 5_000, 100_000
 
-Claim: TypeAlias = tuple[str, float, str, float]
 Part: TypeAlias = Callable[[int, dict[str, float]], list[Claim]]
 
 

@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import redis as redis_client
 
 from benchmarks.cache_hits import fill, pairs
-from benchmarks.measure import run_module, run_pairscore
+from benchmarks.measure import Claim, run_module, run_pairscore
 from benchmarks.models import make_vit_b32
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
@@ -18,8 +18,6 @@ from deploy.local import NativeRedis, kafka, redis
 from pairscore.cache.codec import Keys
 from pairscore.clip import load_model
 from pairscore.settings import Settings
-
-Claim: TypeAlias = tuple[str, float, str, float]
 
 _PAIRS: Final = 5_000
 _HITS: Final = 50_000

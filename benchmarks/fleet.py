@@ -6,13 +6,12 @@ from typing import Final, TypeAlias
 
 import psycopg
 
-from benchmarks.measure import Run, best, run_module, run_pairscore
+from benchmarks.measure import Claim, Run, best, run_module, run_pairscore
 from benchmarks.models import make_vit_b32
 from benchmarks.photos import make_photos, write_csv
 from benchmarks.server import serving
 from deploy.local import kafka, postgres
 
-Claim: TypeAlias = tuple[str, float, str, float]
 Figures: TypeAlias = dict[str, float]
 
 _FEW: Final = 10_000

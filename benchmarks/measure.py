@@ -9,7 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+Claim: TypeAlias = tuple[str, float, str, float]
+"""What is claimed, what was measured, `>=` or `<=`, and what is required."""
 
 _STEPS: Final = 100_000
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import selectors
+import select
 import signal
 import threading
 import time
@@ -126,9 +126,9 @@ class StopSignal:
         """Wait until asked, at most `seconds`; whether it was. Any number of threads may wait."""
         if not self._asked:
             # What is sent is left there, for all who wait.
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._woken, selectors.EVENT_READ)
-                selector.select(max(0.0, seconds))
+            poll = select.poll()
+            poll.register(self._woken, select.POLLIN)
+            poll.poll(max(0.0, seconds) * 1000)
         return self._asked
 
     def _enforce(self, grace: float) -> None:

@@ -92,7 +92,7 @@ class Cache:
             target, etag, last_modified = "", None, None
         entry = UrlEntry(sha256, self._wall() + seconds, target, etag, last_modified)
         kept = self._lifetimes.most if entry.can_be_validated else seconds
-        self._urls.put(url, entry, len(url) + entry.size, kept)
+        self._keep_url(url, entry, kept)
         if self.shared is not None:
             self.shared.keep_url(url, entry, kept)
 
@@ -103,13 +103,16 @@ class Cache:
         seconds = self._lifetimes.of_failure(found)
         here = self._lifetimes.least if seconds is None else seconds
         entry = NegativeEntry(found, self._wall() + here)
-        self._urls.put(url, entry, len(url) + len(found.detail), here)
+        self._keep_url(url, entry, here)
         if seconds is not None and self.shared is not None:
             self.shared.keep_url(url, entry, seconds)
 
-    def share_image(self, sha256: str, embedding: Embedding) -> None:
-        """Tell others of an image's embedding (float32 [d]) that was made here."""
-        if self.shared is not None and np.isfinite(embedding).all():
+    def embedded(self, sha256: str, embedding: Embedding) -> None:
+        """Remember an image's embedding (float32 [d]), unless it is one of no numbers."""
+        if not np.isfinite(embedding).all():
+            return
+        self.learn_image(sha256, embedding)
+        if self.shared is not None:
             self.shared.keep_image(sha256, embedding)
 
     def embedded_caption(self, text: str, entry: CaptionEntry) -> None:
@@ -129,17 +132,14 @@ class Cache:
             here = self._urls.get(url)
             if here is not None and here.fresh_until > entry.fresh_until:
                 continue
-            size = len(url) + (entry.size if isinstance(entry, UrlEntry) else 0)
-            self._urls.put(url, entry, size)
+            self._keep_url(url, entry)
             if embedding is not None and isinstance(entry, UrlEntry):
                 self.learn_image(entry.sha256, embedding)
         for text, caption in found.captions.items():
             self._keep_caption(text, caption)
 
     def learn_image(self, sha256: str, embedding: Embedding) -> None:
-        """Remember an image's embedding (float32 [d]), whoever made it; not one of no numbers."""
-        if not np.isfinite(embedding).all():
-            return
+        """Remember an image's embedding (float32 [d]) that others have made."""
         self._images.put(sha256, embedding, embedding.nbytes + len(sha256))
 
     def count(self, kind: Kind, *, hit: bool) -> None:
@@ -162,6 +162,11 @@ class Cache:
         """Let go of the shared cache, after what is to be kept there was written."""
         if self.shared is not None:
             self.shared.close()
+
+    def _keep_url(
+        self, url: str, entry: UrlEntry | NegativeEntry, seconds: float | None = None
+    ) -> None:
+        self._urls.put(url, entry, len(url) + entry.size, seconds)
 
     def _keep_caption(self, text: str, entry: CaptionEntry) -> None:
         self._captions.put(text, entry, entry.embedding.nbytes + 2 * len(text))

@@ -43,6 +43,11 @@ class NegativeEntry:
     failure: Failure
     fresh_until: float
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.failure.detail)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaptionEntry:

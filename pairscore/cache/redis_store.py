@@ -111,9 +111,8 @@ class RedisStore:
             self._name,
         )
         (found,) = self._run(_CLAIM, [command])
-        if not isinstance(found, list) or len(found) != len(images):
-            raise StoreError(f"Redis answers {found!r:.80}")
-        return [each if isinstance(each, bytes) else bool(each) for each in found]
+        claimed = _listed(found, len(images))
+        return [each if isinstance(each, bytes) else bool(each) for each in claimed]
 
     def put(self, items: Sequence[Item]) -> None:
         """Write, in one round trip."""
@@ -161,7 +160,7 @@ class RedisStore:
     def _unlink(self, keys: Sequence[bytes]) -> int:
         if keys:
             self._redis.unlink(*keys)
-        return sum(any(map(key.startswith, PREFIXES.values())) for key in keys)
+        return sum(key.startswith(tuple(PREFIXES.values())) for key in keys)
 
     def close(self) -> None:
         """Close the connection."""
@@ -185,10 +184,14 @@ class RedisStore:
 
 
 def _values(answer: object, count: int) -> list[bytes | None]:
-    """The values, of which each may be anything."""
+    return [each if isinstance(each, bytes) else None for each in _listed(answer, count)]
+
+
+def _listed(answer: object, count: int) -> list[object]:
+    """The items of an answer, each of which may be anything."""
     if not isinstance(answer, list) or len(answer) != count:
         raise StoreError(f"Redis answers {answer!r:.80}")
-    return [each if isinstance(each, bytes) else None for each in answer]
+    return answer
 
 
 @contextlib.contextmanager

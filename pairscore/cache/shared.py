@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from pairscore.cache import codec
 from pairscore.cache.codec import Keys
@@ -16,6 +16,7 @@ MOST_AT_ONCE: Final = 500
 """Rows to look up in one round trip: more would keep a server of others from answering them."""
 
 _CLOSE_SECONDS: Final = 5.0
+T = TypeVar("T")
 FoundUrl: TypeAlias = tuple[UrlEntry | NegativeEntry, Embedding | None]
 
 
@@ -123,31 +124,21 @@ class SharedCache:
 
     def keep_url(self, text: str, entry: UrlEntry | NegativeEntry, seconds: float) -> None:
         """Remember what a URL led to, for `seconds` seconds."""
-
-        def item() -> Item:
-            key = self._keys.url(text)
-            return key, codec.encode_url(key, entry), max(1, round(seconds))
-
-        self._writer.keep(item)
+        lasting = max(1, round(seconds))
+        self._writer.keep(lambda: _item(self._keys.url(text), codec.encode_url, entry, lasting))
 
     def keep_image(self, sha256: str, embedding: Embedding) -> None:
         """Remember an image's embedding (float32 [d]), which nobody is about to make any more."""
-
-        def item() -> Item:
-            key = self._keys.image(sha256)
-            return key, codec.encode_image(key, embedding), self._lasting
-
-        self._writer.keep(item)
+        self._writer.keep(
+            lambda: _item(self._keys.image(sha256), codec.encode_image, embedding, self._lasting)
+        )
         self.release(sha256)
 
     def keep_caption(self, text: str, entry: CaptionEntry) -> None:
         """Remember a caption's embedding."""
-
-        def item() -> Item:
-            key = self._keys.caption(text)
-            return key, codec.encode_caption(key, entry), self._lasting
-
-        self._writer.keep(item)
+        self._writer.keep(
+            lambda: _item(self._keys.caption(text), codec.encode_caption, entry, self._lasting)
+        )
 
     def release(self, sha256: str) -> None:
         """Take back the claim on an image, which others wait for."""
@@ -182,3 +173,7 @@ class SharedCache:
 
     def _count(self, kind: Kind, asked: Sequence[str], found: Mapping[str, object]) -> None:
         self.looked_up.add(kind, hits=len(found), misses=len(asked) - len(found))
+
+
+def _item(key: bytes, encode: Callable[[bytes, T], bytes], entry: T, seconds: int) -> Item:
+    return key, encode(key, entry), seconds

@@ -117,7 +117,6 @@ class EncodeStage:
         for image, row in zip(images, embeddings, strict=True):
             # A row of the batch's array would keep the whole of it in memory while it is cached.
             embedding = row.copy()
-            self._cache.share_image(image.sha256, embedding)
             encoded.append(self._in_flight.encoded(image, embedding, by_others=False))
         return encoded
 

@@ -10,6 +10,7 @@ from pairscore import clip
 from pairscore.cache import Cache, Embedding, UrlEntry
 from pairscore.cache.opening import open_cache
 from pairscore.cache.shared import FoundUrl
+from pairscore.errors import PairscoreError
 from pairscore.fetch import (
     Fetched,
     Fetcher,
@@ -63,12 +64,16 @@ class Scorer:
             self._model.warm_up()
         self._stopped: BaseException | None = None
         self._closing = threading.Lock()
+        # First of the threads, as they may refuse their settings.
         self._cache = open_cache(
             self._settings, fingerprint=self._model.fingerprint, dimensions=self._model.dimensions
         )
         self._in_flight = InFlight(self._cache)
-        # First of the threads, as it may refuse its settings.
-        self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
+        try:
+            self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
+        except PairscoreError:
+            self._cache.close()
+            raise
         batch_size = self._settings.batch_size or self._model.batch_size
         threads = self._settings.image.threads or min(8, clip.available_cores())
         slots = threading.Semaphore(2 * batch_size)

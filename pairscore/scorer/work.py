@@ -156,8 +156,9 @@ class InFlight:
     def encoded(self, content: ContentWork, embedding: Embedding, *, by_others: bool) -> Encoded:
         """End the work on an image: later rows find its embedding, those that waited are given."""
         self._cache.count(Kind.IMAGE, hit=by_others)
+        remember = self._cache.learn_image if by_others else self._cache.embedded
         with self._lock:
-            self._cache.learn_image(content.sha256, embedding)
+            remember(content.sha256, embedding)
             del self._contents[content.sha256]
             rows = tuple(pair for work in content.urls for pair in self._leave(work))
             return Encoded(content.sha256, embedding, rows)
