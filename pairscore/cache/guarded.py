@@ -1,32 +1,17 @@
-"""A store that may be asked anything at any time: it answers soon, or it is done without."""
+"""A store behind a guard: what it does not answer soon is not known."""
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTime
-from queue import SimpleQueue
-from typing import Any, Final, TypeVar
 
-from pairscore.cache.breaker import Breaker, State
-from pairscore.cache.stats import Call, StoreStats
-from pairscore.cache.store import Answer, Item, Question, Store, StoreError
-
-_FAILURES: Final = 2
-_LEAST_REST: Final = 1.0
-_MOST_REST: Final = 30.0
-_CLOSE_SECONDS: Final = 1.0
-_log = logging.getLogger(__name__)
-T = TypeVar("T")
+from pairscore.cache.stats import Call
+from pairscore.cache.store import Answer, Item, Question, Store
+from pairscore.guard import CallStats, Guard
 
 
 class Guarded:
-    """Asks a store on a thread of its own, and waits for that for `seconds` at most.
+    """Asks a store, and waits for that for `seconds` at most; closes it in the end.
 
-    The wait is over the whole of a call, whatever a client's time-outs are about. Where calls fail,
-    or do not come back, no more are made until a probe that nobody waits for went well. One thread
-    may ask; any may look at what is said of it.
+    One thread may ask; any may look at what is said of it.
     """
 
     def __init__(
@@ -35,49 +20,35 @@ class Guarded:
         *,
         name: str,
         seconds: float,
-        stats: StoreStats,
+        stats: CallStats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`name` is what messages call the store."""
         self._store = store
-        self._name = name
-        self._seconds = seconds
-        self._stats = stats
-        self._clock = clock
-        self._breaker = Breaker(failures=_FAILURES, least=_LEAST_REST, most=_MOST_REST)
-        self._lock = threading.Lock()
-        self._late: Future[Any] | None = None
-        self._closed = False
-        self._calls: SimpleQueue[tuple[Callable[[], object], Future[object]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"pairscore-{name}", daemon=True)
-        self._thread.start()
+        self._guard = Guard(
+            name=name,
+            seconds=seconds,
+            probe=store.ping,
+            close=store.close,
+            stats=stats,
+            clock=clock,
+        )
 
     @property
     def available(self) -> bool:
         """Whether it is worth asking; begins a probe where it is time for one."""
-        with self._lock:
-            state = self._breaker.state(self._clock())
-            self._stats.breaker(state)
-            late = self._late is not None and not self._late.done()
-            if state is State.CLOSED:
-                return not late
-            probing = state is State.HALF_OPEN and not late
-            if probing:
-                self._breaker.probe()
-        if probing:
-            self._begin(self._store.ping).add_done_callback(self._probed)
-        return False
+        return self._guard.available
 
     def look_up(self, question: Question) -> Answer | None:
         """The answer, or None."""
         size = len(question.urls) + len(question.captions)
-        return self._ask(Call.LOOK_UP, size, lambda: self._store.look_up(question))
+        return self._guard.ask(Call.LOOK_UP, size, lambda: self._store.look_up(question))
 
     def claim(
         self, images: Sequence[tuple[bytes, bytes]], seconds: float
     ) -> list[bytes | bool] | None:
         """The answer, or None."""
-        return self._ask(Call.CLAIM, len(images), lambda: self._store.claim(images, seconds))
+        return self._guard.ask(Call.CLAIM, len(images), lambda: self._store.claim(images, seconds))
 
     def put(self, items: Sequence[Item]) -> bool:
         """Whether the items were kept."""
@@ -86,71 +57,8 @@ class Guarded:
             self._store.put(items)
             return True
 
-        return bool(self._ask(Call.PUT, len(items), put))
+        return bool(self._guard.ask(Call.PUT, len(items), put))
 
     def close(self) -> None:
-        """End the thread; a call that does not come back is not waited for."""
-        self._closed = True
-        self._calls.put(None)
-        self._thread.join(_CLOSE_SECONDS)
-
-    def _ask(self, call: Call, size: int, ask: Callable[[], T]) -> T | None:
-        if not self.available:
-            self._stats.skipped(call, size)
-            return None
-        started = self._clock()
-        future = self._begin(ask)
-        try:
-            answer = future.result(self._seconds)
-        except NotInTime:
-            self._late = future
-            self._failed(call, f"no answer within {self._seconds * 1000:.0f} ms")
-            return None
-        except StoreError as error:
-            self._failed(call, str(error))
-            return None
-        with self._lock:
-            again = self._breaker.succeeded()
-        if again:
-            _log.info("%s answers again", self._name)
-        self._stats.answered(call, size, self._clock() - started)
-        return answer
-
-    def _failed(self, call: Call, why: str) -> None:
-        self._stats.failed(call)
-        with self._lock:
-            opens = self._breaker.failed(self._clock())
-        if opens:
-            _log.warning("%s is done without until it answers again: %s", self._name, why)
-        else:
-            _log.debug("%s: %s", self._name, why)
-
-    def _probed(self, probe: Future[None]) -> None:
-        error = probe.exception()
-        with self._lock:
-            if error is None:
-                self._breaker.probed()
-            else:
-                self._breaker.failed(self._clock())
-
-    def _begin(self, ask: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._calls.put((ask, future))  # type: ignore[arg-type]
-        return future
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            ask, future = call
-            try:
-                answer = ask()
-            # Whatever it is, the scorer does without; what is no StoreError is a defect, and said.
-            except BaseException as error:  # noqa: BLE001
-                if not isinstance(error, StoreError):
-                    _log.exception("%s: a defect", self._name)
-                    error = StoreError(repr(error))
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-            if self._closed:
-                break
-        self._store.close()
+        """Let go of the store; a call that does not come back is not waited for."""
+        self._guard.close()

@@ -1,23 +1,16 @@
 """Entries in Redis, with a script for what would take two round trips."""
 
-import contextlib
-import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeAlias
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
+from collections.abc import Sequence
+from typing import Final
 
 from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question, StoreError
-from pairscore.errors import SettingsError
+from pairscore.cache.store import Answer, Contents, Item, Question
+from pairscore.guard.redis_link import Command, RedisLink, Script, faults, listed
 
 # Reads what URLs led to and the images of those that led to one. Whatever else is there is none:
 # GET of a key of another type fails, which must not fail the others.
-_FOLLOW: Final = f"""
+_FOLLOW: Final = Script(f"""
 local found = {{}}
 for number, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
@@ -31,10 +24,10 @@ for number, key in ipairs(KEYS) do
   found[2 * number] = image
 end
 return found
-"""
+""")
 # Who cannot say that an image is its own, because there is no room for that, embeds it all the
 # same; so does who has said so before.
-_CLAIM: Final = """
+_CLAIM: Final = Script("""
 local found = {}
 for number = 1, #KEYS, 2 do
   local value = redis.pcall('GET', KEYS[number])
@@ -48,17 +41,9 @@ for number = 1, #KEYS, 2 do
   found[#found + 1] = value
 end
 return found
-"""
-
-_FOLLOW_SHA1, _CLAIM_SHA1 = (
-    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_FOLLOW, _CLAIM)
-)
-_Command: TypeAlias = tuple[str | bytes | int, ...]
-
+""")
 
 _SCANNED: Final = 1_000
-# Each read lets other threads run, and may have to wait for all of them.
-_READ_BYTES: Final = 1_048_576
 
 
 class RedisStore:
@@ -72,29 +57,17 @@ class RedisStore:
         """
         self._images = images
         self._name = uuid.uuid4().bytes  # of who claims an image
-        try:
-            self._redis: Any = redis.Redis.from_url(
-                url,
-                socket_timeout=seconds,
-                socket_connect_timeout=seconds,
-                # What cannot be had at once is done without.
-                retry=Retry(NoBackoff(), 0),
-                max_connections=1,
-                protocol=2,
-                socket_read_size=_READ_BYTES,
-            )
-        except ValueError as error:  # which does not quote the URL: a password may be in it
-            raise SettingsError(f"setting PAIRSCORE_REDIS__URL: {error}") from None
+        self._link = RedisLink(url, seconds=seconds)
 
     def look_up(self, question: Question) -> Answer:
         """Read, in one round trip."""
         urls, captions = question.urls, question.captions
-        commands: list[_Command] = []
+        commands: list[Command] = []
         if urls:
-            commands.append(("EVALSHA", _FOLLOW_SHA1, len(urls), *urls, self._images))
+            commands.append(("EVALSHA", _FOLLOW.sha1, len(urls), *urls, self._images))
         if captions:
             commands.append(("MGET", *captions))
-        answers = self._run(_FOLLOW, commands)
+        answers = self._link.send(commands, _FOLLOW)
         found = _values(answers[0], 2 * len(urls)) if urls else []
         known = _values(answers[-1], len(captions)) if captions else []
         return Answer(list(zip(found[::2], found[1::2], strict=True)), known)
@@ -102,41 +75,39 @@ class RedisStore:
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
         keys = [key for pair in images for key in pair]
-        command: _Command = (
+        command: Command = (
             "EVALSHA",
-            _CLAIM_SHA1,
+            _CLAIM.sha1,
             len(keys),
             *keys,
             round(seconds * 1000),
             self._name,
         )
-        (found,) = self._run(_CLAIM, [command])
-        claimed = _listed(found, len(images))
+        (found,) = self._link.send([command], _CLAIM)
+        claimed = listed(found, len(images))
         return [each if isinstance(each, bytes) else bool(each) for each in claimed]
 
     def put(self, items: Sequence[Item]) -> None:
         """Write, in one round trip."""
-        with _faults():
-            self._send(
-                [
-                    ("DEL", key) if value is None else ("SET", key, value, "EX", seconds)
-                    for key, value, seconds in items
-                ]
-            )
+        self._link.send(
+            [
+                ("DEL", key) if value is None else ("SET", key, value, "EX", seconds)
+                for key, value, seconds in items
+            ]
+        )
 
     def ping(self) -> None:
         """See whether it answers."""
-        with _faults():
-            self._redis.ping()
+        self._link.ping()
 
     def contents(self) -> Contents:
         """Count, by going through all keys, and say what Redis says of its memory."""
         entries = dict.fromkeys(PREFIXES, 0)
-        with _faults():
-            for key in self._redis.scan_iter(b"pairscore:*", count=_SCANNED):
+        with faults():
+            for key in self._link.client.scan_iter(b"pairscore:*", count=_SCANNED):
                 for kind, prefix in PREFIXES.items():
                     entries[kind] += key.startswith(prefix)
-            memory, stats = self._redis.info("memory"), self._redis.info("stats")
+            memory, stats = self._link.client.info("memory"), self._link.client.info("stats")
         most = memory.get("maxmemory", 0)
         details = {
             "memory limit": f"{most / 1e6:,.0f} MB" if most else "none",
@@ -148,9 +119,9 @@ class RedisStore:
     def clear(self) -> int:
         """Remove what begins with `pairscore:`, claims included, which do not count."""
         gone = 0
-        with _faults():
+        with faults():
             some: list[bytes] = []
-            for key in self._redis.scan_iter(b"pairscore:*", count=_SCANNED):
+            for key in self._link.client.scan_iter(b"pairscore:*", count=_SCANNED):
                 some.append(key)
                 if len(some) == _SCANNED:
                     gone += self._unlink(some)
@@ -159,48 +130,13 @@ class RedisStore:
 
     def _unlink(self, keys: Sequence[bytes]) -> int:
         if keys:
-            self._redis.unlink(*keys)
+            self._link.client.unlink(*keys)
         return sum(key.startswith(tuple(PREFIXES.values())) for key in keys)
 
     def close(self) -> None:
         """Close the connection."""
-        with contextlib.suppress(RedisError, OSError):
-            self._redis.close()
-
-    def _run(self, script: str, commands: Sequence[_Command]) -> list[Any]:
-        """The answers to commands, after the script was loaded where Redis did not know it."""
-        with _faults():
-            try:
-                return self._send(commands)
-            except NoScriptError:
-                return self._send([("SCRIPT LOAD", script), *commands])[1:]
-
-    def _send(self, commands: Sequence[_Command]) -> list[Any]:
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers: list[Any] = pipeline.execute()
-            return answers
+        self._link.close()
 
 
 def _values(answer: object, count: int) -> list[bytes | None]:
-    return [each if isinstance(each, bytes) else None for each in _listed(answer, count)]
-
-
-def _listed(answer: object, count: int) -> list[object]:
-    """The items of an answer, each of which may be anything."""
-    if not isinstance(answer, list) or len(answer) != count:
-        raise StoreError(f"Redis answers {answer!r:.80}")
-    return answer
-
-
-@contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    try:
-        yield
-    except ResponseError as error:
-        # What follows "with args" quotes them, and a password may be among them.
-        said = str(error).partition(", with args")[0]
-        raise StoreError(f"Redis refused a command: {said}") from None
-    except (RedisError, OSError) as error:
-        raise StoreError(str(error) or type(error).__name__) from error
+    return [each if isinstance(each, bytes) else None for each in listed(answer, count)]

@@ -8,9 +8,10 @@ from pairscore.cache import codec
 from pairscore.cache.codec import Keys
 from pairscore.cache.entries import CaptionEntry, Embedding, NegativeEntry, UrlEntry
 from pairscore.cache.guarded import Guarded
-from pairscore.cache.stats import Kind, LookUpStats, StoreStats, WriteStats
+from pairscore.cache.stats import Kind, LookUpStats, WriteStats
 from pairscore.cache.store import Item, Question, Store
 from pairscore.cache.writing import Writer
+from pairscore.guard import CallStats
 
 MOST_AT_ONCE: Final = 500
 """Rows to look up in one round trip: more would keep a server of others from answering them."""
@@ -66,8 +67,8 @@ class SharedCache:
         self._keys = keys
         self._dimensions = dimensions
         self._lasting = place.lasting
-        self.reads: Final = StoreStats()
-        self.writes: Final = StoreStats()
+        self.reads: Final = CallStats()
+        self.writes: Final = CallStats()
         self.written: Final = WriteStats()
         self.looked_up: Final = LookUpStats()
         reading, writing = place.make(), place.make()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question, StoreError
+from pairscore.cache.store import Answer, Contents, Item, Question
 from pairscore.errors import EnvironmentFault
+from pairscore.guard import Unavailable
 
 FILE: Final = "cache.sqlite"
 _WAIT_SECONDS: Final = 5.0
@@ -144,7 +145,7 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"the cache's file: {_said(error)}") from error
+        raise Unavailable(f"the cache's file: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:

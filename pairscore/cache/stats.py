@@ -4,8 +4,6 @@ import threading
 from collections import Counter
 from enum import StrEnum
 
-from pairscore.cache.breaker import State
-
 
 class Kind(StrEnum):
     """What is looked up."""
@@ -21,43 +19,6 @@ class Call(StrEnum):
     LOOK_UP = "look_up"
     CLAIM = "claim"
     PUT = "put"
-
-
-class StoreStats:
-    """Calls of one store: how many, of how many keys, how long, how many failed or were left out.
-
-    Seconds are wall-clock time, waiting included.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.calls: Counter[Call] = Counter()
-        self.keys: Counter[Call] = Counter()
-        self.seconds: Counter[Call] = Counter()
-        self.errors: Counter[Call] = Counter()
-        self.left_out: Counter[Call] = Counter()
-        self.state = State.CLOSED
-
-    def answered(self, call: Call, keys: int, seconds: float) -> None:
-        """A call was answered."""
-        with self._lock:
-            self.calls[call] += 1
-            self.keys[call] += keys
-            self.seconds[call] += seconds  # type: ignore[assignment]
-
-    def failed(self, call: Call) -> None:
-        """A call failed, or was not answered in time."""
-        with self._lock:
-            self.errors[call] += 1
-
-    def skipped(self, call: Call, keys: int) -> None:
-        """Nobody was asked, for so many keys."""
-        with self._lock:
-            self.left_out[call] += keys
-
-    def breaker(self, state: State) -> None:
-        """What the breaker lets through."""
-        self.state = state
 
 
 class WriteStats:

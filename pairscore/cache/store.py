@@ -27,10 +27,6 @@ class Answer:
     captions: Sequence[bytes | None]
 
 
-class StoreError(Exception):
-    """The store does not answer as it should; one line says how."""
-
-
 @dataclass(frozen=True, slots=True)
 class Contents:
     """How many entries of each kind (`url`, `image`, `caption`) a store has, and its bytes.
@@ -44,7 +40,7 @@ class Contents:
 
 
 class Keeper(Protocol):
-    """What can be said of a store as a whole, and done to it. All raise `StoreError`."""
+    """What can be said of a store as a whole, and done to it. All raise `guard.Unavailable`."""
 
     def contents(self) -> Contents:
         """Count what is there; entries of others than pairscore do not count."""
@@ -62,7 +58,7 @@ class Keeper(Protocol):
 class Store(Keeper, Protocol):
     """Keeps values under keys for a while; belongs to one thread.
 
-    Every call is one round trip for all of its keys, and raises `StoreError`.
+    Every call is one round trip for all of its keys, and raises `guard.Unavailable`.
     """
 
     def look_up(self, question: Question) -> Answer:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pairscore.cache.opening import open_keeper
-from pairscore.cache.store import Keeper, StoreError
+from pairscore.cache.store import Keeper
 from pairscore.errors import EnvironmentFault, InputError
+from pairscore.guard import Unavailable
 from pairscore.settings import Settings
 
 
@@ -53,7 +54,7 @@ def _opened(settings: Settings) -> Iterator[Keeper]:
         )
     try:
         yield keeper
-    except StoreError as error:
+    except Unavailable as error:
         raise EnvironmentFault(f"the cache cannot be used: {error}") from error
     finally:
         keeper.close()

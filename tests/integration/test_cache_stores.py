@@ -13,8 +13,9 @@ from pairscore.cache import NegativeEntry, UrlEntry
 from pairscore.cache.codec import Keys, encode_url
 from pairscore.cache.redis_store import RedisStore
 from pairscore.cache.sqlite_store import FILE, SqliteStore
-from pairscore.cache.store import Question, Store, StoreError
+from pairscore.cache.store import Question, Store
 from pairscore.errors import EnvironmentFault
+from pairscore.guard import Unavailable
 from pairscore.pair import Failure, Reason
 from tests.fetching import wait_until
 
@@ -178,7 +179,7 @@ def test_no_redis_is_a_fault_in_one_line(keys):
         lambda: store.claim([(keys.image(SHA256), keys.claim(SHA256))], 1),
         lambda: store.put([(url_key(), b"x", 60)]),
     ):
-        with pytest.raises(StoreError) as error:
+        with pytest.raises(Unavailable) as error:
             ask()
         assert str(error.value).isprintable()
 
@@ -215,7 +216,7 @@ def test_a_file_that_goes_wrong_later_is_a_fault_of_the_store(tmp_path, keys):
         lambda: store.put([(keys.caption("1"), b"x", 60)]),
         lambda: store.claim([(keys.image(SHA256), keys.claim(SHA256))], 1),
     ):
-        with pytest.raises(StoreError, match="the cache's file"):
+        with pytest.raises(Unavailable, match="the cache's file"):
             ask()
 
 
@@ -250,7 +251,7 @@ def test_a_password_is_not_in_what_is_said(keys):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NoRedis) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"redis://:secret@127.0.0.1:{server.server_address[1]}/0"
-        with pytest.raises(StoreError) as error:
+        with pytest.raises(Unavailable) as error:
             RedisStore(url, images=keys.images, seconds=SECONDS).ping()
         assert "secret" not in str(error.value)
         server.shutdown()
@@ -273,7 +274,7 @@ def test_an_answer_of_another_shape_is_a_fault_of_the_store(keys, answer):
             lambda store: store.look_up(Question([], [keys.caption(str(n)) for n in range(3)])),
             lambda store: store.claim([(keys.image(SHA256), keys.claim(SHA256))] * 3, 1),
         ):
-            with pytest.raises(StoreError):
+            with pytest.raises(Unavailable):
                 ask(RedisStore(url, images=keys.images, seconds=2.0))
         server.shutdown()
 

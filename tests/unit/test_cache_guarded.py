@@ -3,10 +3,10 @@
 import logging
 import threading
 
-from pairscore.cache.breaker import State
 from pairscore.cache.guarded import Guarded
-from pairscore.cache.stats import Call, StoreStats
-from pairscore.cache.store import Answer, Question, StoreError
+from pairscore.cache.stats import Call
+from pairscore.cache.store import Answer, Question
+from pairscore.guard import CallStats, State, Unavailable
 from tests.fetching import wait_until
 
 QUESTION = Question([b"url"], [])
@@ -43,7 +43,7 @@ class World:
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.now = 0.0
-        self.store, self.stats = Store(), StoreStats()
+        self.store, self.stats = Store(), CallStats()
         self.guarded = Guarded(
             self.store,  # type: ignore[arg-type]
             name="the store",
@@ -53,7 +53,7 @@ class World:
         )
 
     def fail(self) -> None:
-        self.store.error = StoreError("no")
+        self.store.error = Unavailable("no")
         for _ in range(2):
             assert self.guarded.look_up(QUESTION) is None
 
@@ -93,7 +93,7 @@ def test_a_store_that_answers_nothing_but_probes_is_left_alone_for_longer_and_lo
         world.store.error = None
         assert not world.guarded.available
         wait_until(lambda: world.guarded.available)
-        world.store.error = StoreError("full")
+        world.store.error = Unavailable("full")
         assert world.guarded.look_up(QUESTION) is None  # one is enough now
         world.now = now + rest - 0.1
         assert not world.guarded.available
@@ -149,7 +149,7 @@ def test_a_defect_of_the_store_is_said_and_done_without(caplog):
 
 
 def test_the_end_does_not_wait_for_a_call_that_hangs(monkeypatch):
-    monkeypatch.setattr("pairscore.cache.guarded._CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("pairscore.guard.guard._CLOSE_SECONDS", 0.1)
     world = World(seconds=0.05)
     world.store.gate.clear()
     world.guarded.look_up(QUESTION)

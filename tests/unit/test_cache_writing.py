@@ -3,9 +3,10 @@
 import threading
 
 from pairscore.cache.guarded import Guarded
-from pairscore.cache.stats import StoreStats, WriteStats
-from pairscore.cache.store import Item, StoreError
+from pairscore.cache.stats import WriteStats
+from pairscore.cache.store import Item
 from pairscore.cache.writing import Writer
+from pairscore.guard import CallStats, Unavailable
 from tests.fetching import wait_until
 
 ITEM: Item = (b"key", b"value", 60)
@@ -26,7 +27,7 @@ class Store:
         self.calls += 1
         self.gate.wait(10)
         if self.fails:
-            raise StoreError("full")
+            raise Unavailable("full")
         self.taken += items
 
     def ping(self):
@@ -37,7 +38,7 @@ class Store:
 
 
 def writer(store: Store, stats: WriteStats) -> Writer:
-    guarded = Guarded(store, name="store", seconds=10, stats=StoreStats())  # type: ignore[arg-type]
+    guarded = Guarded(store, name="store", seconds=10, stats=CallStats())  # type: ignore[arg-type]
     return Writer(guarded, stats)
 
 

@@ -7,11 +7,11 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pairscore.cache import Cache, Lifetimes
-from pairscore.cache.breaker import State
 from pairscore.cache.codec import Keys
 from pairscore.cache.shared import Place, SharedCache
 from pairscore.cache.sqlite_store import SqliteStore
 from pairscore.cache.stats import Call, Kind
+from pairscore.guard.breaker import State
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.metrics import Metrics
 from worker.cache_meter import CacheMeter

@@ -1,6 +1,6 @@
 """The circuit breaker: when it opens, what it lets through, when it closes."""
 
-from pairscore.cache.breaker import Breaker, State
+from pairscore.guard.breaker import Breaker, State
 
 
 def breaker() -> Breaker:
