@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from pairscore.errors import SettingsError
+from pairscore.politeness.limits import MOST_RATE, Budget, HostLimit, HostLimits, parse_limits
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
@@ -77,6 +78,16 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError as error:
         raise ValueError(f"{error}; a network looks like 10.0.0.0/8 or fd00::/8") from None
+
+
+def _host_limits(value: object) -> tuple[HostLimit, ...]:
+    if isinstance(value, str):
+        return parse_limits(value)
+    if isinstance(value, Iterable):
+        limits = tuple(value)
+        if all(isinstance(each, HostLimit) for each in limits):
+            return limits
+    raise ValueError("must be limits such as *.example.org=50/16, with commas between them")
 
 
 def _proxy(value: SecretStr) -> SecretStr:
@@ -134,7 +145,24 @@ class FetchSettings(BaseModel):
     model_config = GROUP
 
     concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
-    per_host: int = Field(default=8, ge=1, le=4096, description="transfers in flight per host")
+    per_host: int = Field(
+        default=8,
+        ge=1,
+        le=4096,
+        description="transfers in flight per host, of all workers that share a Redis",
+    )
+    rate: float = Field(
+        default=20.0,
+        ge=0,
+        le=MOST_RATE,
+        description="requests a second per host, of all workers that share a Redis; 0: any "
+        "number, as for this machine itself",
+    )
+    host_limits: Annotated[tuple[HostLimit, ...], NoDecode, BeforeValidator(_host_limits)] = Field(
+        default=(),
+        description="hosts that are asked at another rate, and with so many transfers: "
+        "`*.example.org=50/16, cdn.example.com=200`",
+    )
     timeout: float = Field(
         default=15.0, gt=0, le=3600, description="deadline of one attempt, whole"
     )
@@ -173,6 +201,16 @@ class FetchSettings(BaseModel):
     user_agent: Annotated[str, AfterValidator(_printable_ascii)] | None = Field(
         default=None, description="instead of pairscore/VERSION"
     )
+
+    @property
+    def limits(self) -> HostLimits:
+        """How often each host may be asked."""
+        return HostLimits(Budget(self.rate, self.per_host), self.host_limits)
+
+    @property
+    def lease(self) -> float:
+        """For how many seconds a request may be in flight, waiting for its turn included."""
+        return self.timeout + 5.0
 
 
 class ImageSettings(BaseModel):
@@ -252,6 +290,14 @@ class RedisSettings(BaseModel):
         description="longest silence in a round trip, in seconds, which may take five times that "
         "in all; then it is done without",
     )
+
+    @property
+    def whole(self) -> float:
+        """What a round trip may take, in seconds.
+
+        What passes while this process is busy is no fault of Redis.
+        """
+        return 5 * self.timeout
 
 
 class Settings(BaseSettings):

@@ -26,7 +26,7 @@ from worker.identity import worker_identity
 from worker.intake import Intake
 from worker.ledger import Ledger
 from worker.loop import LAST_SECONDS, Pace, Parts, Worker, pause_and_resume
-from worker.meter import Meter
+from worker.meter import Meter, Shown
 from worker.parking import Parking
 from worker.publication import Publication, Publisher
 from worker.scoring import Scorer, Scoring
@@ -117,8 +117,8 @@ def run(
             scorer = (make_scorer or _load)(own)
             stack.callback(try_to_close, scorer.close, "scorer", _CLOSE_SECONDS)
             meter.model(_describe(scorer))
-            if (cache := getattr(scorer, "cache", None)) is not None:
-                meter.cache(cache)
+            if isinstance(scorer, Shown):
+                meter.scorer(scorer)
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)
             producer = make_producer(connection, transactional_id=f"worker.{name}")

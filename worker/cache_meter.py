@@ -1,16 +1,13 @@
 """What a worker tells of its cache: the counts that the cache keeps, brought into the metrics."""
 
-from collections.abc import Iterator, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Iterator
 
 from pairscore.cache import Cache
 from pairscore.cache.shared import SharedCache
 from pairscore.cache.stats import Call, Kind, LookUpStats
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.metrics import Metric, Metrics
-
-_Count: TypeAlias = tuple[Metric, Mapping[str, str], float]
-_EVERY_SECONDS: Final = 1.0
+from worker.totals import EVERY_SECONDS, Count, Totals
 
 
 class CacheMeter:
@@ -19,38 +16,29 @@ class CacheMeter:
     def __init__(self, metrics: Metrics, cache: Cache) -> None:
         self._metrics = metrics
         self._cache = cache
-        self._counted: dict[tuple[Metric, str], float] = {}
+        self._totals = Totals(metrics)
         self._due = 0.0
 
     def show(self, now: float) -> None:
         """Bring the metrics up to date, once a second; `now` is seconds."""
         if now < self._due:
             return
-        self._due = now + _EVERY_SECONDS
+        self._due = now + EVERY_SECONDS
         cache, shared = self._cache, self._cache.shared
         self._metrics.set(catalogue.WORKER_CACHE_BYTES, cache.size)
-        for count in _lookups(catalogue.WORKER_CACHE_LOOKUPS, cache.looked_up):
-            self._advance(*count)
+        self._totals.advance(_lookups(catalogue.WORKER_CACHE_LOOKUPS, cache.looked_up))
         if shared is not None:
             self._metrics.set(catalogue.WORKER_SHARED_CACHE_STATE, shared.reads.state)
-            for count in _of_shared(shared):
-                self._advance(*count)
-
-    def _advance(self, metric: Metric, labels: Mapping[str, str], total: float) -> None:
-        key = (metric, "/".join(labels.values()))
-        before = self._counted.get(key, 0.0)
-        if total > before:
-            self._metrics.inc(metric, total - before, **labels)
-            self._counted[key] = total
+            self._totals.advance(_of_shared(shared))
 
 
-def _lookups(metric: Metric, stats: LookUpStats) -> Iterator[_Count]:
+def _lookups(metric: Metric, stats: LookUpStats) -> Iterator[Count]:
     for kind in Kind:
         yield metric, {"kind": kind.value, "result": "hit"}, stats.hits[kind]
         yield metric, {"kind": kind.value, "result": "miss"}, stats.misses[kind]
 
 
-def _of_shared(shared: SharedCache) -> Iterator[_Count]:
+def _of_shared(shared: SharedCache) -> Iterator[Count]:
     yield from _lookups(catalogue.WORKER_SHARED_CACHE_LOOKUPS, shared.looked_up)
     calls = catalogue.WORKER_SHARED_CACHE_CALLS
     for call in Call:

@@ -4,14 +4,18 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from pairscore.cache import Cache
+from pairscore.fetch import FetchStats
+from pairscore.politeness.budgets import LocalBudgets
+from pairscore.politeness.shared import SharedBudgets
 from shared.messages import PairMessage
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
 from worker.cache_meter import CacheMeter
+from worker.host_meter import HostMeter
 from worker.ledger import Ledger, Partition, Plan
 from worker.publication import Kind, Publication
 
@@ -22,6 +26,26 @@ _COUNTED = {
     Kind.RETRY: (catalogue.WORKER_RETRIES, "tier"),
     Kind.DEAD_LETTER: (catalogue.WORKER_DEAD_LETTERS, "defect"),
 }
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """A scorer that has more to tell than its outcomes."""
+
+    @property
+    def cache(self) -> Cache:
+        """What it remembers."""
+        ...
+
+    @property
+    def fetched(self) -> FetchStats:
+        """What fetching has to say of hosts."""
+        ...
+
+    @property
+    def budgets(self) -> LocalBudgets | SharedBudgets:
+        """How often it asks hosts."""
+        ...
 
 
 class Meter:
@@ -38,15 +62,18 @@ class Meter:
         self._shown: set[str] = set()
         self._published: Counter[Kind] = Counter()
         self._report_at = 0.0
-        self._cache: CacheMeter | None = None
+        self._parts: tuple[CacheMeter | HostMeter, ...] = ()
 
     def model(self, labels: Mapping[str, str]) -> None:
         """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
         self._metrics.set(catalogue.WORKER_MODEL, 1, **labels)
 
-    def cache(self, cache: Cache) -> None:
-        """What the scorer remembers with, to be shown from now on."""
-        self._cache = CacheMeter(self._metrics, cache)
+    def scorer(self, scorer: Shown) -> None:
+        """What remembers and fetches, to be shown from now on."""
+        self._parts = (
+            CacheMeter(self._metrics, scorer.cache),
+            HostMeter(self._metrics, scorer.fetched, scorer.budgets),
+        )
 
     def beat(self) -> None:
         """The loop goes round."""
@@ -116,8 +143,8 @@ class Meter:
         for topic, published_at in oldest.items():
             self._metrics.set(catalogue.WORKER_OLDEST, now - published_at, topic=topic)
         self._shown.update(oldest)
-        if self._cache is not None:
-            self._cache.show(now)
+        for part in self._parts:
+            part.show(now)
         if now >= self._report_at:
             self._report(ledger, now)
         for topic, count in self._read.items():

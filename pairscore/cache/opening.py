@@ -13,9 +13,6 @@ from pairscore.settings import CacheSettings, Settings
 
 # A disk that is busy is worth waiting for longer than a Redis, which is asked so as to save time.
 _DISK_SECONDS: Final = 2.0
-# The whole of a round trip, in terms of the longest silence in it: what passes while this process
-# is busy is no fault of Redis.
-_WHOLE: Final = 5
 _KEEPER_SECONDS: Final = 10.0
 
 
@@ -58,7 +55,7 @@ def _place(settings: Settings, images: bytes) -> Place | None:
 
         url, seconds = settings.redis.url.get_secret_value(), settings.redis.timeout
         make = partial(RedisStore, url, images=images, seconds=seconds)
-        return Place("Redis", make, _WHOLE * seconds, lasting)
+        return Place("Redis", make, settings.redis.whole, lasting)
     return None
 
 

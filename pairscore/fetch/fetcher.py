@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final
@@ -21,11 +21,23 @@ from pairscore.fetch.loop import CurlLoop
 from pairscore.fetch.request import Fetched, FetchResult, Request, Validators, redirect_lifetime
 from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
+from pairscore.fetch.stats import FetchStats, Hold
 from pairscore.fetch.transfer import Transfer
 from pairscore.fetch.url import Url
-from pairscore.fetch.verdict import RESOLVE_HOST, SILENT, judge, leads_on, still_holds
+from pairscore.fetch.verdict import (
+    RESOLVE_HOST,
+    SILENT,
+    ending,
+    judge,
+    leads_on,
+    left_alone,
+    still_holds,
+)
 from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
+from pairscore.politeness import Grant, Question
+from pairscore.politeness.budget import SECOND
+from pairscore.politeness.budgets import Budgets, LocalBudgets
 from pairscore.settings import FetchSettings
 
 _IDLE_TURN: Final = 60.0
@@ -40,6 +52,7 @@ class _Inbox:
     requests: deque[Request] = field(default_factory=deque)
     settled: deque[tuple[Request, Failure]] = field(default_factory=deque)
     consumed: deque[int] = field(default_factory=deque)
+    granted: deque[tuple[Question, Grant]] = field(default_factory=deque)
 
 
 class Fetcher:
@@ -47,8 +60,12 @@ class Fetcher:
 
     A request takes a slot (there are `settings.concurrency`) when it starts and keeps it until its
     body has been `consumed`, so that bodies do not pile up behind a slow consumer. A request that
-    waits for its next attempt, or for the host that it was redirected to, takes none. No request
-    starts while bodies of over `settings.buffer_bytes` bytes wait.
+    waits for its next attempt, or for its host, takes none. No request starts while bodies of over
+    `settings.buffer_bytes` bytes wait.
+
+    Hosts are asked as often as `budgets` allow, those of this process alone by default; they are
+    closed with the fetcher. A request does not wait for a host that is to be left alone for longer
+    than `settings.queue_timeout` (or `retry_after_cap`), or `timeout` where it does not answer.
 
     `on_crash` is called from the fetch thread, once, if a defect ends it. The process's soft limit
     on open files is raised where so many transfers need it. `clock` is monotonic, `wall` is Unix
@@ -64,6 +81,7 @@ class Fetcher:
         settings: FetchSettings,
         *,
         on_crash: Callable[[BaseException], None],
+        budgets: Budgets | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -82,9 +100,12 @@ class Fetcher:
         )
         self._guard = AddressGuard(settings.allow_networks)
         self._ca_file = _ca_file(settings)
+        self._patience = settings.queue_timeout or settings.retry_after_cap
         self._agent = settings.user_agent or f"pairscore/{__version__}"
         self._inbox = _Inbox()
-        self._queues: HostQueues[Request] = HostQueues(settings.per_host)
+        self.stats: Final = FetchStats()
+        self._budgets = budgets or LocalBudgets(settings.limits, lease=settings.lease, clock=clock)
+        self._queues: HostQueues[Request] = HostQueues()
         self._later: list[tuple[float, int, Request]] = []
         self._order = count()
         self._idle: list[Transfer] = []
@@ -131,6 +152,7 @@ class Fetcher:
         # answers; that wait is left to the thread, which does not keep the process.
         self._thread.join(timeout=_CLOSE_WITHIN)
         self._names.close()
+        self._budgets.close()
 
     def _run(self) -> None:
         try:
@@ -161,34 +183,71 @@ class Fetcher:
             self._retry_or_fail(*inbox.settled.popleft())
         while inbox.requests:
             self._wait_for_turn(inbox.requests.popleft())
+        while inbox.granted:
+            self._granted(*inbox.granted.popleft())
         now = self._clock()
         while self._later and self._later[0][0] <= now:
             self._wait_for_turn(heapq.heappop(self._later)[2])
 
     def _wait_for_turn(self, request: Request) -> None:
         request.queued_at = self._host_clock
-        self._queues.put(request.target.host, request)
+        self._queues.put(request.target.host, request, self._clock())
 
     def _next_due(self) -> float:
         turn = _LOOK_FOR_SILENCE if self._running else _IDLE_TURN
-        if not self._later:
-            return turn
-        return max(0.0, min(turn, self._later[0][0] - self._clock()))
+        due = self._queues.next_time()
+        if self._later:
+            due = self._later[0][0] if due is None else min(due, self._later[0][0])
+        return turn if due is None else max(0.0, min(turn, due - self._clock()))
 
     def _start_runnable(self) -> None:
-        while (
-            len(self._running) + self._unconsumed < self._settings.concurrency
-            and self._buffered < self._settings.buffer_bytes
-        ):
-            request = self._queues.take()
-            if request is None:
-                self._room_since = self._clock()
-                return
-            transfer = self._idle.pop() if self._idle else self._new_transfer()
-            left = self._settings.timeout - request.seconds
-            transfer.start(request.target.text, left, request.condition)
-            self._running[transfer.handle] = (transfer, request)
-            self._loop.add(transfer.handle)
+        started = True
+        while started:
+            started = False
+            self._ask_budgets()
+            while self._has_room():
+                request = self._queues.take(self._clock())
+                if request is None:
+                    self._room_since = self._clock()
+                    break
+                self._start(request)
+                started = True
+
+    def _has_room(self) -> bool:
+        slots = self._settings.concurrency - len(self._running) - self._unconsumed
+        return slots > 0 and self._buffered < self._settings.buffer_bytes
+
+    def _start(self, request: Request) -> None:
+        self.stats.waits += 1
+        self.stats.wait_seconds += self._host_clock - request.queued_at
+        transfer = self._idle.pop() if self._idle else self._new_transfer()
+        left = self._settings.timeout - request.seconds
+        transfer.start(request.target.text, left, request.condition)
+        self._running[transfer.handle] = (transfer, request)
+        self._loop.add(transfer.handle)
+
+    def _ask_budgets(self) -> None:
+        # As many again, so that hosts which have been granted much do not keep others from asking.
+        room = 2 * self._settings.concurrency if self._has_room() else 0
+        questions = self._queues.questions(room, self._clock())
+        grants = self._budgets.ask(questions, self._take_grants) if questions else ()
+        if grants is not None:
+            for question, grant in zip(questions, grants, strict=True):
+                self._granted(question, grant)
+
+    def _take_grants(self, granted: Sequence[tuple[Question, Grant]]) -> None:
+        self._inbox.granted.extend(granted)
+        self._loop.wake()
+
+    def _granted(self, question: Question, grant: Grant) -> None:
+        now = self._clock()
+        self._queues.answered(question, grant, now)
+        limit = self._settings.timeout if grant.unreachable else self._patience
+        if grant.closed > limit * SECOND:
+            hold = Hold.UNREACHABLE if grant.unreachable else Hold.CLOSED
+            for request in self._queues.drop(question.host, now):
+                self.stats.let_go[hold] += 1
+                request.done(left_alone(question.host, grant, request.attempts - 1))
 
     def _defer_late(self) -> None:
         """Let go of what waits for a slow host for too long; pools that are full are no reason."""
@@ -200,11 +259,13 @@ class Fetcher:
         if limit is None or self._host_clock < self._next_deferral:
             return
         self._next_deferral = self._host_clock + min(_LOOK_FOR_SILENCE, limit / 4)
-        for request in self._queues.expire(lambda r: self._host_clock - r.queued_at > limit):
+        late = self._queues.expire(lambda r: self._host_clock - r.queued_at > limit, self._clock())
+        for host, request in late:
+            self.stats.let_go[Hold.SLOW] += 1
             request.done(
                 Failure(
                     Reason.TIMEOUT,
-                    f"{request.target.host} is too slow for all its rows",
+                    f"{host} is too slow for all its rows",
                     retryable=True,
                     deferred=True,
                 )
@@ -233,24 +294,29 @@ class Fetcher:
         transfer, request = self._running.pop(handle)
         self._loop.remove(handle)
         self._idle.append(transfer)
-        self._queues.finished(request.target.host)
         evidence = transfer.evidence()
-        if transfer.condition and still_holds(code, evidence):
-            unchanged = request.not_modified(transfer.said(), self._wall())
-            if unchanged is None:
+        host = request.target.host
+        unchanged = bool(transfer.condition) and still_holds(code, evidence)
+        follows = not unchanged and leads_on(code, evidence)
+        plain = not (unchanged or follows)
+        failure = judge(code, message, evidence, self._settings) if plain else None
+        end = ending(evidence, failure)
+        self.stats.closings += end.close > 0
+        self._queues.finished(host, end, self._clock())
+        if unchanged:
+            known = request.not_modified(transfer.said(), self._wall())
+            if known is None:
                 self._wait_for_turn(request)
             else:
-                request.done(unchanged)
+                request.done(known)
             return
-        if leads_on(code, evidence):
+        if follows:
             lasts = redirect_lifetime(evidence.status, transfer.said(), self._wall())
             limit = self._settings.max_redirects
             failure = request.follow(evidence.location, evidence.seconds, limit, lasts)
             if failure is None:
                 self._wait_for_turn(request)
                 return
-        else:
-            failure = judge(code, message, evidence, self._settings)
         body = transfer.body()
         if failure is None:
             self._unconsumed += 1
@@ -258,7 +324,6 @@ class Fetcher:
             origin = request.origin(transfer.said(), self._wall())
             request.done(Fetched(body, request.attempts, origin))
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
-            host = request.target.host
             self._names.settle(host, failure, lambda settled: self._settled(request, settled))
         else:
             self._retry_or_fail(request, failure)

@@ -8,7 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from pairscore.fetch.waiting import Ending
 from pairscore.pair import Failure, Reason
+from pairscore.politeness import Grant
+from pairscore.politeness.budget import SECOND
 from pairscore.settings import FetchSettings
 
 # Not libcurl's, whose low-speed limit averages over so long that it comes after most deadlines.
@@ -30,6 +33,7 @@ _USERINFO: Final = re.compile(r"://\S*@")
 _DETAIL_LIMIT: Final = 300
 _NOT_MODIFIED: Final = 304
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})
+_CLOSING_STATUS: Final = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,30 @@ def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) 
     if code == _COULDNT_CONNECT and evidence.refused and not evidence.opened:
         return Failure(Reason.BLOCKED_ADDRESS, _blocked(evidence.refused))
     return _judge_code(code, message, evidence)
+
+
+def ending(evidence: Evidence, failure: Failure | None) -> Ending:
+    """What the end of an attempt, in `failure` or in none, says of the host that was asked."""
+    status = evidence.status
+    return Ending(
+        answered=evidence.request_sent,
+        failed=not evidence.request_sent
+        and failure is not None
+        and failure.reason is Reason.CONNECT_ERROR,
+        close=(evidence.retry_after or 0.0) if status in _CLOSING_STATUS else 0.0,
+    )
+
+
+def left_alone(host: str, grant: Grant, attempts: int) -> Failure:
+    """Why a host is not asked that is to be left alone for longer than a request may wait."""
+    seconds = grant.closed / SECOND
+    if grant.unreachable:
+        detail = f"{host} has not answered for a while; it is asked again in {seconds:,.0f} s"
+        return Failure(Reason.CONNECT_ERROR, detail, attempts, retryable=True, retry_after=seconds)
+    detail = f"{host} asks to be left alone for {seconds:,.0f} s"
+    return Failure(
+        Reason.TIMEOUT, detail, attempts, retryable=True, retry_after=seconds, deferred=True
+    )
 
 
 def _judge_status(evidence: Evidence) -> Failure | None:

@@ -1,67 +1,216 @@
-"""Which waiting request is next: hosts take turns, none is asked too often at once.
+"""Which waiting request is next: hosts take turns, and each is asked as often as its budget allows.
 
-Pure bookkeeping without threads or a clock; the fetch thread owns it.
+Pure bookkeeping without threads or a clock; the fetch thread owns it. Times are seconds.
 """
 
+import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from itertools import count
+from typing import Final, Generic, TypeVar
 
+from pairscore.politeness import Grant, Question
+from pairscore.politeness.budget import SECOND
+
+_MOST_WANTED: Final = 64
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the end of a request says of its host.
+
+    It `answered`, be it that it took a request and no more, or the connection `failed`, or neither
+    can be told; `close` is for how many seconds it asked to be left alone.
+    """
+
+    answered: bool = False
+    failed: bool = False
+    close: float = 0.0
 
 
 @dataclass(slots=True)
 class _Host(Generic[T]):
+    """The requests of a host, and what its budget has said and is to be told.
+
+    `permits` requests may begin, the next one at `begin` and then one each `interval`. More may be
+    asked for from `again` on, if that is not being done already (`asked`, for so many). `timed` is
+    for when it is in the queue of times.
+    """
+
     waiting: deque[T] = field(default_factory=deque)
     in_flight: int = 0
+    permits: int = 0
+    begin: float = 0.0
+    interval: float = 0.0
+    again: float = 0.0
+    asked: int = 0
+    troubled: bool = False
+    failures: int = 0
+    answered: bool = False
+    close: float = 0.0
+    timed: float | None = None
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.failures or self.answered or self.close)
 
 
 class HostQueues(Generic[T]):
-    """Requests by host, first in first out within a host and round robin between hosts."""
+    """Requests by host, first in first out within a host and round robin between hosts.
 
-    def __init__(self, per_host: int) -> None:
-        self._per_host = per_host
+    A host whose request waits is in one of four places: it may be asked now, it waits for a time,
+    its budget is to be asked, or is being asked.
+    """
+
+    def __init__(self) -> None:
         self._hosts: dict[str, _Host[T]] = {}
         self._runnable: OrderedDict[str, None] = OrderedDict()
+        self._times: list[tuple[float, int, str]] = []
+        self._asking: OrderedDict[str, None] = OrderedDict()
+        self._asked = 0
+        self._telling: dict[str, None] = {}
+        self._order = count()
 
-    def put(self, host: str, item: T) -> None:
+    @property
+    def hosts(self) -> int:
+        """How many hosts have requests that wait or are in flight."""
+        return len(self._hosts)
+
+    def put(self, host: str, item: T, now: float) -> None:
         """Add a request to the end of its host's queue."""
-        state = self._hosts.setdefault(host, _Host())
+        state = self._hosts.get(host)
+        if state is None:
+            state = self._hosts[host] = _Host()
         state.waiting.append(item)
-        self._update(host, state)
+        if len(state.waiting) == 1:
+            self._place(host, state, now)
 
-    def take(self) -> T | None:
+    def questions(self, room: int, now: float) -> list[Question]:
+        """What to ask of budgets, for about `room` requests to begin, and what to tell them."""
+        while self._times and self._times[0][0] <= now:
+            time, _, host = heapq.heappop(self._times)
+            due = self._hosts.get(host)
+            if due is not None and due.timed == time:
+                due.timed = None
+                self._place(host, due, now)
+        questions = [question for host in self._telling if (question := self._tell(host))]
+        self._telling.clear()
+        while self._asking and len(self._runnable) + self._asked < room:
+            host, _ = self._asking.popitem(last=False)
+            state = self._hosts[host]
+            state.asked = min(len(state.waiting), _MOST_WANTED)
+            self._asked += state.asked
+            questions.append(_question(host, state, state.asked, state.in_flight))
+        return questions
+
+    def answered(self, question: Question, grant: Grant, now: float) -> None:
+        """Take what a host's budget says to a question; the grant's times count from `now`."""
+        state = self._hosts.get(question.host)
+        if state is None or not question.wanted:
+            return
+        self._asked -= state.asked
+        state.asked = 0
+        state.troubled = grant.troubled
+        # What the host has asked for meanwhile, its budget is told with the next question.
+        state.permits = 0 if state.close else grant.permits
+        state.begin = now + grant.first / SECOND
+        state.interval = grant.interval / SECOND
+        state.again = now + max(grant.again, grant.closed) / SECOND
+        self._place(question.host, state, now)
+
+    def take(self, now: float) -> T | None:
         """The next request, which counts against its host until `finished`; None if none may."""
         if not self._runnable:
             return None
         host, _ = self._runnable.popitem(last=False)
         state = self._hosts[host]
-        state.in_flight += 1
         item = state.waiting.popleft()
-        self._update(host, state)
+        state.in_flight += 1
+        state.permits -= 1
+        state.begin += state.interval
+        self._place(host, state, now)
         return item
 
-    def expire(self, is_late: Callable[[T], bool]) -> Iterator[T]:
-        """Give and forget what is late and waits only because its host is asked too often."""
-        for host, state in list(self._hosts.items()):
-            if host in self._runnable:
-                continue
-            while state.waiting and is_late(state.waiting[0]):
-                yield state.waiting.popleft()
-            self._update(host, state)
-
-    def finished(self, host: str) -> None:
+    def finished(self, host: str, ending: Ending, now: float) -> None:
         """A request that was taken for `host` is over."""
         state = self._hosts[host]
         state.in_flight -= 1
-        self._update(host, state)
+        state.again = min(state.again, now)
+        state.failures += ending.failed
+        # Who is in no trouble needs no telling that it answers.
+        state.answered |= ending.answered and (state.troubled or state.failures > 0)
+        if ending.close:
+            state.close = max(state.close, ending.close)
+            state.permits = 0
+        if state.has_news:
+            self._telling[host] = None
+        self._place(host, state, now)
 
-    def _update(self, host: str, state: _Host[T]) -> None:
-        if state.waiting and state.in_flight < self._per_host:
+    def drop(self, host: str, now: float) -> list[T]:
+        """Give and forget what waits for a host."""
+        state = self._hosts[host]
+        items = list(state.waiting)
+        state.waiting.clear()
+        self._place(host, state, now)
+        return items
+
+    def expire(self, is_late: Callable[[T], bool], now: float) -> Iterator[tuple[str, T]]:
+        """Give and forget what is late and waits only because its host is asked too often."""
+        for host, state in list(self._hosts.items()):
+            if host in self._runnable or host in self._asking:
+                continue
+            while state.waiting and is_late(state.waiting[0]):
+                yield host, state.waiting.popleft()
+            self._place(host, state, now)
+
+    def next_time(self) -> float | None:
+        """When there is something to be done that waits for nothing but that time."""
+        return self._times[0][0] if self._times else None
+
+    def _place(self, host: str, state: _Host[T], now: float) -> None:
+        """Put a host where it belongs."""
+        runs = bool(state.waiting and state.permits and state.begin <= now)
+        asks = bool(state.waiting and not state.permits and not state.asked)
+        if runs:
             self._runnable.setdefault(host)
         else:
             self._runnable.pop(host, None)
-        if not state.waiting and not state.in_flight:
-            # A crawl meets millions of hosts; those at rest are forgotten.
+        if asks and state.again <= now:
+            self._asking.setdefault(host)
+        else:
+            self._asking.pop(host, None)
+        if asks and state.again > now:
+            self._wait(host, state, state.again)
+        elif state.waiting and state.permits and not runs:
+            self._wait(host, state, state.begin)
+        elif not state.waiting and (state.permits or not (state.in_flight or state.asked)):
+            state.permits = 0
+            self._telling[host] = None
+
+    def _wait(self, host: str, state: _Host[T], until: float) -> None:
+        if state.timed is None or until < state.timed:
+            state.timed = until
+            heapq.heappush(self._times, (until, next(self._order), host))
+
+    def _tell(self, host: str) -> Question | None:
+        """What a host's budget is to be told though nothing is wanted; hosts at rest are forgotten.
+
+        A crawl meets millions of them.
+        """
+        state = self._hosts.get(host)
+        if state is None:
+            return None
+        if not (state.waiting or state.in_flight or state.asked):
             del self._hosts[host]
+        # Of what is about to begin its budget knows more than what is in flight.
+        settled = not (state.permits or state.asked)
+        return _question(host, state, 0, state.in_flight if settled else None)
+
+
+def _question(host: str, state: _Host[T], wanted: int, in_flight: int | None) -> Question:
+    """A question with all the news, which are none any more."""
+    failures, answered, close = state.failures, state.answered, round(state.close * SECOND)
+    state.failures, state.answered, state.close = 0, False, 0.0
+    return Question(host, wanted, in_flight, failures, answered, close)

@@ -18,6 +18,12 @@ BURST: Final = SECOND // 4
 WAITING: Final = 5 * SECOND
 """Who asked that long ago, and in vain, is not taken to be waiting any more."""
 
+LONGEST: Final = 86_400 * SECOND
+"""No host is left alone for longer than that without being asked again."""
+
+TURN: Final = SECOND // 2
+"""Who was given something so much later than one who has nothing lets that one go first."""
+
 POLL: Final = SECOND // 20
 FAILURES: Final = 5
 LEAST_PAUSE: Final = 10 * SECOND
@@ -74,13 +80,14 @@ class HostBudget:
     """The state of one host.
 
     `due` is when the next request is to begin. The host is left alone until `closed_until`. After
-    `failures` in a row it is unreachable until `reopens` (0 if it is not); then `prober` sends one
-    request, which is given up at `probe_until`.
+    `failures` in a row, the last one at `failed_at`, it is unreachable until `reopens` (0 if it is
+    not); then `prober` sends one request, which is given up at `probe_until`.
     """
 
     due: int = 0
     closed_until: int = 0
     failures: int = 0
+    failed_at: int = 0
     reopens: int = 0
     pause: int = 0
     probe_until: int = 0
@@ -109,7 +116,9 @@ class HostBudget:
         """
         self._hear(question, worker, now)
         self.shares = {
-            name: share for name, share in self.shares.items() if share.seen + lease > now
+            name: share
+            for name, share in self.shares.items()
+            if share.seen <= now < share.seen + lease
         }
         troubled = self.failures > 0 or self.reopens > 0
         if question.in_flight is None:
@@ -123,12 +132,14 @@ class HostBudget:
             return self._probe(mine, worker, question.in_flight, now, lease)
         return self._grant(mine, worker, question, now, interval, connections, troubled)
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing is to be remembered but when the next request is `due`."""
-        return not (self.shares or self.closed_until or self.failures or self.reopens)
+    def rests(self, now: int) -> bool:
+        """Whether there is nothing to remember of it."""
+        failed = self.failed_at + 2 * MOST_PAUSE if self.failures else 0
+        return not self.shares and max(self.due + BURST, self.closed_until, failed) < now
 
     def _hear(self, question: Question, worker: str, now: int) -> None:
+        if question.failures:
+            self.failed_at = now
         if question.failures and not self.reopens:
             self.failures += question.failures
             if self.failures >= FAILURES:
@@ -140,7 +151,7 @@ class HostBudget:
             self.failures = self.reopens = self.pause = self.probe_until = 0
             self.prober = ""
         if question.close:
-            self.closed_until = max(self.closed_until, now + question.close)
+            self.closed_until = max(self.closed_until, now + min(question.close, LONGEST))
 
     def _tell(self, worker: str, question: Question, in_flight: int, now: int) -> Share:
         mine = self.shares.pop(worker, None) or Share(0, wants=False, granted=0, seen=now)
@@ -174,7 +185,7 @@ class HostBudget:
         others = [share for name, share in self.shares.items() if name != worker]
         waiting = [each for each in others if each.wants and each.seen + WAITING > now]
         # Where there are more workers than connections, those go first that waited for longer.
-        ahead = sum(each.held == 0 and each.granted < mine.granted for each in waiting)
+        ahead = sum(each.held == 0 and each.granted + TURN < mine.granted for each in waiting)
         free = connections - sum(each.held for each in others) - in_flight - ahead
         fair = max(1, connections // (1 + len(waiting))) - in_flight
         permits = max(0, min(question.wanted, free, fair))

@@ -13,7 +13,7 @@ _LIMIT: Final = re.compile(
     r"(?P<host>(?:\*\.)?[a-z0-9_.:\[\]-]+)=(?P<rate>[0-9]+(?:\.[0-9]+)?)(?:/(?P<per_host>[0-9]+))?",
     re.IGNORECASE | re.ASCII,
 )
-_MOST_RATE: Final = 100_000.0
+MOST_RATE: Final = 100_000.0
 _LEAST_RATE: Final = 0.001
 _MOST_CONNECTIONS: Final = 4096
 
@@ -38,6 +38,11 @@ class Budget:
     rate: float
     connections: int
 
+    @property
+    def interval(self) -> int:
+        """Microseconds between two requests, 0 for none."""
+        return round(1e6 / self.rate) if self.rate else 0
+
     def share(self, workers: int) -> "Budget":
         """What each of so many may ask, if they cannot ask one another."""
         return Budget(self.rate / workers, max(1, self.connections // workers))
@@ -61,8 +66,8 @@ def _parse(text: str) -> HostLimit:
         )
     rate = float(found["rate"])
     connections = None if found["per_host"] is None else int(found["per_host"])
-    if rate > _MOST_RATE or 0 < rate < _LEAST_RATE:
-        raise ValueError(f"{text!r}: a rate is 0 or from {_LEAST_RATE} to {_MOST_RATE:,.0f}")
+    if rate > MOST_RATE or 0 < rate < _LEAST_RATE:
+        raise ValueError(f"{text!r}: a rate is 0 or from {_LEAST_RATE} to {MOST_RATE:,.0f}")
     if connections is not None and not 0 < connections <= _MOST_CONNECTIONS:
         raise ValueError(f"{text!r}: connections are from 1 to {_MOST_CONNECTIONS:,}")
     return HostLimit(_host(found["host"].lower()), rate, connections)

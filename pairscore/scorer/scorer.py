@@ -15,6 +15,7 @@ from pairscore.fetch import (
     Fetched,
     Fetcher,
     FetchResult,
+    FetchStats,
     NotModified,
     Url,
     Validators,
@@ -22,6 +23,9 @@ from pairscore.fetch import (
 )
 from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
+from pairscore.politeness.budgets import LocalBudgets
+from pairscore.politeness.shared import SharedBudgets
+from pairscore.scorer.budgets import open_budgets
 from pairscore.scorer.decode import DecodeStage
 from pairscore.scorer.encode import EncodeStage
 from pairscore.scorer.lookup import LookUpStage
@@ -70,7 +74,10 @@ class Scorer:
         )
         self._in_flight = InFlight(self._cache)
         try:
-            self._fetcher = Fetcher(self._settings.fetch, on_crash=self._crash)
+            self._budgets = open_budgets(self._settings, on_crash=self._crash)
+            self._fetcher = Fetcher(
+                self._settings.fetch, on_crash=self._crash, budgets=self._budgets
+            )
         except PairscoreError:
             self._cache.close()
             raise
@@ -106,6 +113,16 @@ class Scorer:
     def cache(self) -> Cache:
         """What is remembered, and what that has been good for."""
         return self._cache
+
+    @property
+    def fetched(self) -> FetchStats:
+        """What fetching has to say of hosts."""
+        return self._fetcher.stats
+
+    @property
+    def budgets(self) -> LocalBudgets | SharedBudgets:
+        """How often hosts are asked."""
+        return self._budgets
 
     @property
     def model(self) -> clip.ClipModel:

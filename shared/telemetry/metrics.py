@@ -198,6 +198,48 @@ WORKER_SHARED_CACHE_STATE: Final = Metric(
     "0: Redis is asked; 1: it is about to be tried again; 2: it is done without.",
 )
 
+WORKER_HOST_WAITS: Final = Metric(
+    "pairscore_worker_host_waits_total", "counter", "Requests that began."
+)
+WORKER_HOST_WAIT_SECONDS: Final = Metric(
+    "pairscore_worker_host_wait_seconds_total",
+    "counter",
+    "How long they waited for their hosts, which are asked as often as they may be.",
+)
+WORKER_HOST_CLOSINGS: Final = Metric(
+    "pairscore_worker_host_closings_total",
+    "counter",
+    "Answers 429 and 503 that say for how long the host is to be left alone.",
+)
+WORKER_HOST_LET_GO: Final = Metric(
+    "pairscore_worker_host_let_go_total",
+    "counter",
+    "Rows that were not asked for: their host has too many, wants to be left alone, does not "
+    "answer.",
+    (Label("why", ("slow", "closed", "unreachable")),),
+)
+WORKER_HOSTS_CALLS: Final = Metric(
+    "pairscore_worker_hosts_calls_total",
+    "counter",
+    "Round trips to Redis about how often hosts may be asked; `failed` are late ones too.",
+    (Label("result", ("answered", "failed")),),
+)
+WORKER_HOSTS_SECONDS: Final = Metric(
+    "pairscore_worker_hosts_seconds_total",
+    "counter",
+    "Time that answered round trips took; by their number it is the latency.",
+)
+WORKER_HOSTS_STATE: Final = Metric(
+    "pairscore_worker_hosts_state",
+    "gauge",
+    "0: Redis is asked; 1: it is about to be tried again; 2: each worker keeps to its share.",
+)
+WORKER_HOSTS_WORKERS: Final = Metric(
+    "pairscore_worker_hosts_workers",
+    "gauge",
+    "Workers that share Redis, when that was last known.",
+)
+
 SINK_ROWS: Final = Metric(
     "pairscore_sink_rows_stored_total",
     "counter",
@@ -260,6 +302,14 @@ CATALOGUE: Final = (
     WORKER_SHARED_CACHE_WRITTEN,
     WORKER_SHARED_CACHE_NOT_WRITTEN,
     WORKER_SHARED_CACHE_STATE,
+    WORKER_HOST_WAITS,
+    WORKER_HOST_WAIT_SECONDS,
+    WORKER_HOST_CLOSINGS,
+    WORKER_HOST_LET_GO,
+    WORKER_HOSTS_CALLS,
+    WORKER_HOSTS_SECONDS,
+    WORKER_HOSTS_STATE,
+    WORKER_HOSTS_WORKERS,
     SINK_ROWS,
     SINK_DUPLICATES,
     SINK_REJECTED,

@@ -1,14 +1,22 @@
 """Waiting requests: hosts take turns, none is asked too often at once, none starves."""
 
-import gc
-import weakref
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Generic, TypeVar
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pairscore.fetch.waiting import HostQueues
+from pairscore.fetch.waiting import Ending, HostQueues
+from pairscore.politeness import Grant, Question
+from pairscore.politeness.budgets import LocalBudgets
+from pairscore.politeness.limits import Budget, HostLimits
+
+T = TypeVar("T")
+ANSWERED = Ending(answered=True)
+FAILED = Ending(failed=True)
 
 HOSTS = ["a", "b", "c", "d"]
 steps = st.lists(
@@ -17,6 +25,35 @@ steps = st.lists(
     | st.tuples(st.just("finish"), st.sampled_from(HOSTS)),
     max_size=120,
 )
+
+
+class Turns(Generic[T]):
+    """Queues with budgets that answer at once, and a clock that is set."""
+
+    def __init__(self, connections: int, rate: float = 0.0) -> None:
+        self.now = 1_000.0
+        self.queues: HostQueues[T] = HostQueues()
+        limits = HostLimits(Budget(rate, connections))
+        self.budgets = LocalBudgets(limits, lease=60, clock=lambda: self.now)
+        self.asked: list[Question] = []
+        self.grants: dict[str, Grant] = {}
+
+    def put(self, host: str, item: T) -> None:
+        self.queues.put(host, item, self.now)
+
+    def take(self) -> T | None:
+        while questions := self.queues.questions(1_000, self.now):
+            self.asked += questions
+            for question, grant in zip(questions, self.budgets.ask(questions), strict=True):
+                self.grants[question.host] = grant
+                self.queues.answered(question, grant, self.now)
+        return self.queues.take(self.now)
+
+    def finished(self, host: str, ending: Ending = ANSWERED) -> None:
+        self.queues.finished(host, ending, self.now)
+
+    def expire(self, is_late: Callable[[T], bool]) -> list[T]:
+        return [item for _, item in self.queues.expire(is_late, self.now)]
 
 
 class Model:
@@ -53,7 +90,7 @@ class Model:
 @hypothesis_settings(deadline=None, max_examples=300)
 @given(st.integers(1, 4), steps)
 def test_the_queues_keep_the_rules_whatever_happens(limit, steps):
-    queues: HostQueues[tuple[str, int]] = HostQueues(limit)
+    queues: Turns[tuple[str, int]] = Turns(limit)
     model = Model(limit)
     for number, (step, host) in enumerate(steps):
         if step == "put":
@@ -70,7 +107,7 @@ def test_the_queues_keep_the_rules_whatever_happens(limit, steps):
 @hypothesis_settings(deadline=None)
 @given(st.integers(1, 4), st.lists(st.sampled_from(HOSTS), max_size=60))
 def test_everything_put_comes_out_once(limit, hosts):
-    queues: HostQueues[tuple[str, int]] = HostQueues(limit)
+    queues: Turns[tuple[str, int]] = Turns(limit)
     for number, host in enumerate(hosts):
         queues.put(host, (host, number))
     taken: list[tuple[str, int]] = []
@@ -88,7 +125,7 @@ def test_everything_put_comes_out_once(limit, hosts):
 
 
 def test_hosts_take_turns_however_many_requests_one_has():
-    queues: HostQueues[str] = HostQueues(8)
+    queues: Turns[str] = Turns(8)
     for number in range(5):
         queues.put("big", f"big{number}")
     queues.put("small", "small0")
@@ -98,7 +135,7 @@ def test_hosts_take_turns_however_many_requests_one_has():
 
 
 def test_a_full_host_waits_until_one_of_its_requests_is_over():
-    queues: HostQueues[int] = HostQueues(2)
+    queues: Turns[int] = Turns(2)
     for number in range(4):
         queues.put("h", number)
     assert [queues.take() for _ in range(3)] == [0, 1, None]
@@ -107,37 +144,121 @@ def test_a_full_host_waits_until_one_of_its_requests_is_over():
 
 
 def test_only_what_waits_for_a_full_host_expires():
-    queues: HostQueues[str] = HostQueues(1)
+    queues: Turns[str] = Turns(1)
     for item in ("full0", "full1", "full2", "free0"):
         queues.put(item[:4], item)
     assert [queues.take(), queues.take()] == ["full0", "free0"]
     queues.finished("free")
     queues.put("free", "free1")
-    assert list(queues.expire(lambda item: item != "full2")) == ["full1"]
+    assert queues.expire(lambda item: item != "full2") == ["full1"]
     queues.finished("full")
     assert [queues.take(), queues.take()] == ["free1", "full2"]
 
 
 def test_a_host_whose_requests_all_expired_is_forgotten_once_the_last_is_over():
-    queues: HostQueues[str] = HostQueues(1)
+    queues: Turns[str] = Turns(1)
     for item in ("a", "b"):
         queues.put("h", item)
     queues.take()
-    assert list(queues.expire(lambda _: True)) == ["b"]
+    assert queues.expire(lambda _: True) == ["b"]
     queues.finished("h")
     assert queues.take() is None
 
 
-def test_a_host_at_rest_is_forgotten():
-    class Name(str):
-        __slots__ = ("__weakref__",)
-
-    queues: HostQueues[int] = HostQueues(1)
-    host = Name("h")
-    watched = weakref.ref(host)
-    queues.put(host, 1)
+def test_what_is_at_rest_is_forgotten_and_its_budget_is_told():
+    queues: Turns[int] = Turns(1)
+    queues.put("h", 1)
     queues.take()
     queues.finished("h")
-    del host
-    gc.collect()
-    assert watched() is None
+    assert queues.take() is None
+    assert queues.asked == [Question("h", 1, 0), Question("h", 0, 0)]
+    assert queues.queues.hosts == 0
+
+
+def test_a_host_is_asked_at_its_rate_and_no_other_waits_for_that():
+    queues: Turns[str] = Turns(8, rate=10)
+    for number in range(20):
+        queues.put("slow", f"slow{number}")
+    began: list[tuple[float, str]] = []
+    for _ in range(200):
+        if queues.now == 1_000.5:
+            queues.put("other", "other")
+        while (item := queues.take()) is not None:
+            began.append((queues.now, item))
+            queues.finished(item.rstrip("0123456789"))
+        queues.now = round(queues.now + 0.01, 2)
+    slow = [when for when, item in began if item.startswith("slow")]
+    assert [item for _, item in began if item != "other"] == [f"slow{n}" for n in range(20)]
+    assert slow[:2] == [1_000.0, 1_000.0]  # a burst of a quarter of a second
+    assert all(later - earlier >= 0.09 for earlier, later in pairwise(slow[1:]))
+    assert slow[-1] <= 1_001.9
+    assert (1_000.5, "other") in began
+
+
+def test_nothing_is_asked_of_budgets_before_it_can_be_of_use():
+    queues: Turns[int] = Turns(8, rate=0.1)
+    for number in range(9):
+        queues.put("h", number)
+    assert queues.take() == 0
+    for _ in range(50):
+        assert queues.take() is None
+    assert len(queues.asked) <= 2
+    time = queues.queues.next_time()
+    assert time is not None
+    assert 1_000 < time <= 1_010
+
+
+def test_a_host_that_wants_to_be_left_alone_is_and_its_requests_wait():
+    queues: Turns[int] = Turns(2)
+    for number in range(4):
+        queues.put("h", number)
+    assert [queues.take(), queues.take()] == [0, 1]
+    queues.finished("h", Ending(answered=True, close=30.0))
+    queues.finished("h")
+    assert queues.take() is None
+    assert queues.grants["h"].closed == 30_000_000
+    queues.now += 29.9
+    assert queues.take() is None
+    queues.now += 0.2
+    assert [queues.take(), queues.take(), queues.take()] == [2, 3, None]
+
+
+def test_a_host_that_does_not_answer_is_asked_by_one_request_at_a_time_until_it_does():
+    queues: Turns[int] = Turns(5)
+    for number in range(12):
+        queues.put("h", number)
+    assert [queues.take() for _ in range(5)] == [0, 1, 2, 3, 4]
+    for _ in range(5):
+        queues.finished("h", FAILED)
+    assert queues.take() is None
+    assert queues.grants["h"].unreachable
+    queues.now += 10
+    assert [queues.take(), queues.take()] == [5, None]
+    queues.finished("h", FAILED)
+    assert queues.take() is None
+    queues.now += 19
+    assert queues.take() is None
+    queues.now += 1
+    assert [queues.take(), queues.take()] == [6, None]
+    queues.finished("h", ANSWERED)
+    assert [queues.take() for _ in range(6)] == [7, 8, 9, 10, 11, None]
+
+
+def test_answers_between_failures_keep_a_host_reachable():
+    queues: Turns[int] = Turns(1)
+    for number in range(20):
+        queues.put("h", number)
+        assert queues.take() == number
+        queues.finished("h", ANSWERED if number % 4 == 3 else FAILED)
+
+
+def test_dropped_requests_are_given_and_the_rest_goes_on():
+    queues: Turns[int] = Turns(1)
+    for number in range(3):
+        queues.put("h", number)
+    assert queues.take() == 0
+    assert queues.queues.drop("h", queues.now) == [1, 2]
+    queues.put("h", 3)
+    assert queues.take() is None
+    queues.finished("h")
+    assert queues.take() == 3

@@ -1,0 +1,26 @@
+"""What fetching has to say of hosts. One thread counts, any may read."""
+
+from collections import Counter
+from enum import StrEnum
+
+
+class Hold(StrEnum):
+    """Why a host is not asked: often enough it is already, or it wants that, or does not answer."""
+
+    SLOW = "slow"
+    CLOSED = "closed"
+    UNREACHABLE = "unreachable"
+
+
+class FetchStats:
+    """How requests waited for their hosts, and how many were let go without being asked.
+
+    `waits` and `wait_seconds` are of requests that began, without the waiting for room. `closings`
+    are answers that asked to be left alone for a while.
+    """
+
+    def __init__(self) -> None:
+        self.waits = 0
+        self.wait_seconds = 0.0
+        self.closings = 0
+        self.let_go: Counter[Hold] = Counter()
