@@ -11,6 +11,7 @@ class Reason(StrEnum):
     MALFORMED_ROW = "malformed_row"
     INVALID_URL = "invalid_url"
     BLOCKED_ADDRESS = "blocked_address"
+    DISALLOWED = "disallowed"
     DNS_ERROR = "dns_error"
     CONNECT_ERROR = "connect_error"
     TLS_ERROR = "tls_error"
@@ -33,6 +34,13 @@ REASONS: Final = {
         "no",
     ),
     Reason.BLOCKED_ADDRESS: ("leads to an address that is neither public nor allowed", "no"),
+    Reason.DISALLOWED: (
+        (
+            "the site's robots.txt or X-Robots-Tag does not want it, and "
+            "PAIRSCORE_FETCH__ROBOTS=respect"
+        ),
+        "if robots.txt could not be had",
+    ),
     Reason.DNS_ERROR: ("the name does not resolve", "if the resolver could not say"),
     Reason.CONNECT_ERROR: ("no connection, or one that broke before the body was whole", "yes"),
     Reason.TLS_ERROR: ("certificate or handshake refused", "no"),

@@ -27,6 +27,7 @@ from pairscore.errors import SettingsError
 from pairscore.politeness.limits import MOST_RATE, Budget, HostLimit, HostLimits, parse_limits
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+Robots: TypeAlias = Literal["ignore", "respect"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 BackendName: TypeAlias = Literal["auto", "torch", "onnx"]
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
@@ -200,6 +201,11 @@ class FetchSettings(BaseModel):
     )
     user_agent: Annotated[str, AfterValidator(_printable_ascii)] | None = Field(
         default=None, description="instead of pairscore/VERSION"
+    )
+    robots: Robots = Field(
+        default="ignore",
+        description="`respect`: what robots.txt disallows is not asked for, nor is an image used "
+        "whose `X-Robots-Tag` has `noai` or `noimageai`; the same in every worker",
     )
 
     @property

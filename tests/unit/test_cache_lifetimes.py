@@ -26,6 +26,8 @@ def test_what_a_server_says_is_kept_within_bounds(said, seconds):
         (Failure(Reason.TIMEOUT, retryable=True), None),
         (Failure(Reason.TOO_LARGE), None),
         (Failure(Reason.BLOCKED_ADDRESS), None),
+        (Failure(Reason.DISALLOWED, "robots.txt"), None),
+        (Failure(Reason.DISALLOWED, "X-Robots-Tag: noai"), None),
     ],
 )
 def test_only_failures_that_any_worker_would_find_again_are_shared(failure, seconds):
