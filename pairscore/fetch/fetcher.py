@@ -2,47 +2,45 @@
 
 import heapq
 import random
-import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final
 
-import certifi
-
-from pairscore import __version__
-from pairscore.errors import SettingsError
-from pairscore.fetch.address import AddressGuard
 from pairscore.fetch.descriptors import provide_descriptors
-from pairscore.fetch.loop import CurlLoop
-from pairscore.fetch.request import Fetched, FetchResult, Request, Validators, redirect_lifetime
+from pairscore.fetch.gate import Gate
+from pairscore.fetch.request import (
+    Fetched,
+    FetchResult,
+    Origin,
+    Request,
+    Validators,
+    redirect_lifetime,
+)
 from pairscore.fetch.resolver import NameCheck
 from pairscore.fetch.retry import RetryPolicy
-from pairscore.fetch.stats import FetchStats, Hold
+from pairscore.fetch.stats import FetchStats
 from pairscore.fetch.transfer import Transfer
+from pairscore.fetch.transfers import LOOK_SECONDS, Transfers
+from pairscore.fetch.turns import Turns
 from pairscore.fetch.url import Url
 from pairscore.fetch.verdict import (
     RESOLVE_HOST,
-    SILENT,
+    Evidence,
     ending,
     judge,
     leads_on,
-    left_alone,
     still_holds,
 )
-from pairscore.fetch.waiting import HostQueues
 from pairscore.pair import Failure, Reason
-from pairscore.politeness import Grant, Question
-from pairscore.politeness.budget import SECOND
 from pairscore.politeness.budgets import Budgets, LocalBudgets
 from pairscore.settings import FetchSettings
 
 _IDLE_TURN: Final = 60.0
 _CLOSE_WITHIN: Final = 2.0
-_LOOK_FOR_SILENCE: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -52,7 +50,6 @@ class _Inbox:
     requests: deque[Request] = field(default_factory=deque)
     settled: deque[tuple[Request, Failure]] = field(default_factory=deque)
     consumed: deque[int] = field(default_factory=deque)
-    granted: deque[tuple[Question, Grant]] = field(default_factory=deque)
 
 
 class Fetcher:
@@ -98,28 +95,23 @@ class Fetcher:
             backoff_cap=settings.backoff_cap,
             retry_after_cap=settings.retry_after_cap,
         )
-        self._guard = AddressGuard(settings.allow_networks)
-        self._ca_file = _ca_file(settings)
-        self._patience = settings.queue_timeout or settings.retry_after_cap
-        self._agent = settings.user_agent or f"pairscore/{__version__}"
         self._inbox = _Inbox()
         self.stats: Final = FetchStats()
-        self._budgets = budgets or LocalBudgets(settings.limits, lease=settings.lease, clock=clock)
-        self._queues: HostQueues[Request] = HostQueues()
         self._later: list[tuple[float, int, Request]] = []
         self._order = count()
-        self._idle: list[Transfer] = []
-        self._running: dict[object, tuple[Transfer, Request]] = {}
-        self._next_look = 0.0
-        # Runs while there is room for a transfer, so that only their hosts keep requests waiting.
-        self._host_clock = 0.0
-        self._room_since: float | None = None
-        self._next_deferral = 0.0
         self._unconsumed = 0
         self._buffered = 0
         self._closing = False
         self._names = NameCheck()
-        self._loop = CurlLoop(clock)
+        self._transfers = Transfers(settings, clock)
+        self._turns = Turns(
+            settings,
+            budgets or LocalBudgets(settings.limits, lease=settings.lease, clock=clock),
+            self.stats,
+            wake=self._transfers.wake,
+            clock=clock,
+        )
+        self._gate = self._make_gate() if settings.robots == "respect" else None
         self._thread = threading.Thread(target=self._run, name="pairscore-fetch", daemon=True)
         self._thread.start()
 
@@ -135,44 +127,38 @@ class Fetcher:
         not, which keeps no slot: there is nothing to hand to `consumed`.
         """
         self._inbox.requests.append(Request(url, done, known))
-        self._loop.wake()
+        self._transfers.wake()
 
     def consumed(self, fetched: Fetched) -> None:
         """Say from any thread that the body is no longer needed; its slot goes to the next."""
         self._inbox.consumed.append(len(fetched.body))
-        self._loop.wake()
+        self._transfers.wake()
 
     def close(self) -> None:
         """End the thread; requests that have not ended are dropped without a word."""
         if self._closing:
             return
         self._closing = True
-        self._loop.wake()
+        self._transfers.wake()
         # At its very end libcurl waits for lookups in flight, which take 10 s where no resolver
         # answers; that wait is left to the thread, which does not keep the process.
         self._thread.join(timeout=_CLOSE_WITHIN)
         self._names.close()
-        self._budgets.close()
+        self._turns.close()
 
     def _run(self) -> None:
         try:
             while not self._closing:
                 self._take_in()
                 self._start_runnable()
-                for handle, code, message in self._loop.turn(self._next_due()):
-                    self._end(handle, code, message)
-                self._give_up_silent()
-                self._defer_late()
+                for transfer, request, code, message in self._transfers.ended(self._next_due()):
+                    self._end(transfer, request, code, message)
+                self._turns.let_go()
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
         finally:
-            for handle, (transfer, _) in self._running.items():
-                self._loop.remove(handle)
-                transfer.close()
-            for transfer in self._idle:
-                transfer.close()
-            self._loop.close()
+            self._transfers.close()
 
     def _take_in(self) -> None:
         inbox = self._inbox
@@ -183,19 +169,30 @@ class Fetcher:
             self._retry_or_fail(*inbox.settled.popleft())
         while inbox.requests:
             self._wait_for_turn(inbox.requests.popleft())
-        while inbox.granted:
-            self._granted(*inbox.granted.popleft())
         now = self._clock()
         while self._later and self._later[0][0] <= now:
             self._wait_for_turn(heapq.heappop(self._later)[2])
 
+    def _make_gate(self) -> Gate:
+        def ask(url: Url, learn: Callable[[FetchResult], None]) -> None:
+            def done(result: FetchResult) -> None:
+                if isinstance(result, Fetched):
+                    self.consumed(result)
+                learn(result)
+
+            self._turns.wait(Request(url, done, is_robots=True))
+
+        return Gate(self._settings.user_agent, ask=ask, go=self._turns.wait, clock=self._clock)
+
     def _wait_for_turn(self, request: Request) -> None:
-        request.queued_at = self._host_clock
-        self._queues.put(request.target.host, request, self._clock())
+        if self._gate is None or request.is_robots:
+            self._turns.wait(request)
+        else:
+            self._gate.admit(request)
 
     def _next_due(self) -> float:
-        turn = _LOOK_FOR_SILENCE if self._running else _IDLE_TURN
-        due = self._queues.next_time()
+        turn = LOOK_SECONDS if self._transfers else _IDLE_TURN
+        due = self._turns.next_time()
         if self._later:
             due = self._later[0][0] if due is None else min(due, self._later[0][0])
         return turn if due is None else max(0.0, min(turn, due - self._clock()))
@@ -204,133 +201,72 @@ class Fetcher:
         started = True
         while started:
             started = False
-            self._ask_budgets()
-            while self._has_room():
-                request = self._queues.take(self._clock())
-                if request is None:
-                    self._room_since = self._clock()
-                    break
-                self._start(request)
+            # As many again, so that hosts which have been granted much do not keep others waiting.
+            self._turns.ask(2 * self._settings.concurrency if self._has_room() else 0)
+            while self._has_room() and (request := self._turns.take()) is not None:
+                self._transfers.start(request)
                 started = True
 
     def _has_room(self) -> bool:
-        slots = self._settings.concurrency - len(self._running) - self._unconsumed
+        slots = self._settings.concurrency - len(self._transfers) - self._unconsumed
         return slots > 0 and self._buffered < self._settings.buffer_bytes
 
-    def _start(self, request: Request) -> None:
-        self.stats.waits += 1
-        self.stats.wait_seconds += self._host_clock - request.queued_at
-        transfer = self._idle.pop() if self._idle else self._new_transfer()
-        left = self._settings.timeout - request.seconds
-        transfer.start(request.target.text, left, request.condition)
-        self._running[transfer.handle] = (transfer, request)
-        self._loop.add(transfer.handle)
-
-    def _ask_budgets(self) -> None:
-        # As many again, so that hosts which have been granted much do not keep others from asking.
-        room = 2 * self._settings.concurrency if self._has_room() else 0
-        questions = self._queues.questions(room, self._clock())
-        grants = self._budgets.ask(questions, self._take_grants) if questions else ()
-        if grants is not None:
-            for question, grant in zip(questions, grants, strict=True):
-                self._granted(question, grant)
-
-    def _take_grants(self, granted: Sequence[tuple[Question, Grant]]) -> None:
-        self._inbox.granted.extend(granted)
-        self._loop.wake()
-
-    def _granted(self, question: Question, grant: Grant) -> None:
-        now = self._clock()
-        self._queues.answered(question, grant, now)
-        limit = self._settings.timeout if grant.unreachable else self._patience
-        if grant.closed > limit * SECOND:
-            hold = Hold.UNREACHABLE if grant.unreachable else Hold.CLOSED
-            for request in self._queues.drop(question.host, now):
-                self.stats.let_go[hold] += 1
-                request.done(left_alone(question.host, grant, request.attempts - 1))
-
-    def _defer_late(self) -> None:
-        """Let go of what waits for a slow host for too long; pools that are full are no reason."""
-        limit = self._settings.queue_timeout
-        if self._room_since is not None:
-            now = self._clock()
-            self._host_clock += now - self._room_since
-            self._room_since = None
-        if limit is None or self._host_clock < self._next_deferral:
-            return
-        self._next_deferral = self._host_clock + min(_LOOK_FOR_SILENCE, limit / 4)
-        late = self._queues.expire(lambda r: self._host_clock - r.queued_at > limit, self._clock())
-        for host, request in late:
-            self.stats.let_go[Hold.SLOW] += 1
-            request.done(
-                Failure(
-                    Reason.TIMEOUT,
-                    f"{host} is too slow for all its rows",
-                    retryable=True,
-                    deferred=True,
-                )
-            )
-
-    def _new_transfer(self) -> Transfer:
-        return Transfer(
-            self._settings,
-            self._guard,
-            ca_file=self._ca_file,
-            agent=self._agent,
-            clock=self._clock,
-        )
-
-    def _give_up_silent(self) -> None:
-        now = self._clock()
-        if now < self._next_look:
-            return
-        self._next_look = now + _LOOK_FOR_SILENCE
-        since = now - self._settings.stall_timeout
-        for handle, (transfer, _) in list(self._running.items()):
-            if transfer.heard is not None and transfer.heard < since:
-                self._end(handle, SILENT, "")
-
-    def _end(self, handle: object, code: int, message: str) -> None:
-        transfer, request = self._running.pop(handle)
-        self._loop.remove(handle)
-        self._idle.append(transfer)
+    def _end(self, transfer: Transfer, request: Request, code: int, message: str) -> None:
         evidence = transfer.evidence()
         host = request.target.host
-        unchanged = bool(transfer.condition) and still_holds(code, evidence)
-        follows = not unchanged and leads_on(code, evidence)
-        plain = not (unchanged or follows)
-        failure = judge(code, message, evidence, self._settings) if plain else None
-        end = ending(evidence, failure)
-        self.stats.closings += end.close > 0
-        self._queues.finished(host, end, self._clock())
-        if unchanged:
-            known = request.not_modified(transfer.said(), self._wall())
-            if known is None:
-                self._wait_for_turn(request)
-            else:
-                request.done(known)
+        if transfer.condition and still_holds(code, evidence):
+            self._turns.finished(host, ending(evidence, None))
+            self._unchanged(transfer, request)
             return
-        if follows:
-            lasts = redirect_lifetime(evidence.status, transfer.said(), self._wall())
-            limit = self._settings.max_redirects
-            failure = request.follow(evidence.location, evidence.seconds, limit, lasts)
+        if leads_on(code, evidence):
+            self._turns.finished(host, ending(evidence, None))
+            failure = self._follow(transfer, request, evidence)
             if failure is None:
-                self._wait_for_turn(request)
                 return
-        body = transfer.body()
+        else:
+            failure = judge(code, message, evidence, self._settings)
+            self._turns.finished(host, ending(evidence, failure))
         if failure is None:
-            self._unconsumed += 1
-            self._buffered += len(body)
-            origin = request.origin(transfer.said(), self._wall())
-            request.done(Fetched(body, request.attempts, origin))
+            self._succeeded(transfer, request)
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
             self._names.settle(host, failure, lambda settled: self._settled(request, settled))
         else:
             self._retry_or_fail(request, failure)
 
+    def _unchanged(self, transfer: Transfer, request: Request) -> None:
+        result = request.not_modified(transfer.said(), self._wall())
+        if result is None:
+            self._wait_for_turn(request)
+        else:
+            request.done(self._refusal(request, result.origin) or result)
+
+    def _follow(self, transfer: Transfer, request: Request, evidence: Evidence) -> Failure | None:
+        lasts = redirect_lifetime(evidence.status, transfer.said(), self._wall())
+        limit = self._settings.max_redirects
+        failure = request.follow(evidence.location, evidence.seconds, limit, lasts)
+        if failure is None:
+            self._wait_for_turn(request)
+        return failure
+
+    def _succeeded(self, transfer: Transfer, request: Request) -> None:
+        origin = request.origin(transfer.said(), self._wall())
+        refusal = self._refusal(request, origin)
+        if refusal is not None:
+            request.done(refusal)
+            return
+        body = transfer.body()
+        self._unconsumed += 1
+        self._buffered += len(body)
+        request.done(Fetched(body, request.attempts, origin))
+
+    def _refusal(self, request: Request, origin: Origin) -> Failure | None:
+        if self._gate is None or request.is_robots:
+            return None
+        return self._gate.refusal(origin, request.attempts)
+
     def _settled(self, request: Request, failure: Failure) -> None:
         self._inbox.settled.append((request, failure))
-        self._loop.wake()
+        self._transfers.wake()
 
     def _retry_or_fail(self, request: Request, failure: Failure) -> None:
         delay = self._policy.delay(failure, request.attempts, self._jitter())
@@ -339,21 +275,3 @@ class Fetcher:
             return
         request.begin_again()
         heapq.heappush(self._later, (self._clock() + delay, next(self._order), request))
-
-
-def _ca_file(settings: FetchSettings) -> str:
-    if settings.ca_file is None:
-        return certifi.where()
-    if not settings.ca_file.is_file():
-        raise SettingsError(
-            f"setting PAIRSCORE_FETCH__CA_FILE: {settings.ca_file} is no file; "
-            "name a bundle of PEM certificates"
-        )
-    try:
-        ssl.create_default_context(cafile=settings.ca_file)
-    except (ssl.SSLError, OSError) as error:
-        raise SettingsError(
-            f"setting PAIRSCORE_FETCH__CA_FILE: {settings.ca_file} cannot be used ({error}); "
-            "name a bundle of PEM certificates"
-        ) from None
-    return str(settings.ca_file)

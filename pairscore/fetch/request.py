@@ -115,7 +115,7 @@ class Request:
     `target` is what to ask for now: `url`, or where it has led. `known` is what was said earlier by
     one of these. `attempts` counts this one; `seconds` is how long it has taken so far, without the
     waiting for turns. `queued_at` is when it began to wait for its host, by the clock of such
-    waits.
+    waits. `is_robots` says that it is for a robots.txt, which no robots.txt is asked about.
     """
 
     __slots__ = (
@@ -123,6 +123,7 @@ class Request:
         "_redirects",
         "attempts",
         "done",
+        "is_robots",
         "known",
         "queued_at",
         "seconds",
@@ -131,11 +132,17 @@ class Request:
     )
 
     def __init__(
-        self, url: Url, done: Callable[[FetchResult], None], known: Validators | None = None
+        self,
+        url: Url,
+        done: Callable[[FetchResult], None],
+        known: Validators | None = None,
+        *,
+        is_robots: bool = False,
     ) -> None:
         self.url = url
         self.done = done
         self.known = known
+        self.is_robots = is_robots
         self.target = url
         self.attempts = 1
         self.seconds = 0.0

@@ -121,6 +121,12 @@ def left_alone(host: str, grant: Grant, attempts: int) -> Failure:
     )
 
 
+def too_slow(host: str) -> Failure:
+    """Why a host is not asked that has too many requests."""
+    detail = f"{host} is too slow for all its rows"
+    return Failure(Reason.TIMEOUT, detail, retryable=True, deferred=True)
+
+
 def _judge_status(evidence: Evidence) -> Failure | None:
     status = evidence.status
     if 200 <= status < 300:

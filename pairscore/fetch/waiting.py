@@ -51,6 +51,7 @@ class _Host(Generic[T]):
     answered: bool = False
     close: float = 0.0
     timed: float | None = None
+    delay: float = 0.0
 
     @property
     def has_news(self) -> bool:
@@ -78,11 +79,16 @@ class HostQueues(Generic[T]):
         """How many hosts have requests that wait or are in flight."""
         return len(self._hosts)
 
-    def put(self, host: str, item: T, now: float) -> None:
-        """Add a request to the end of its host's queue."""
+    def put(self, host: str, item: T, now: float, delay: float = 0.0) -> None:
+        """Add a request to the end of its host's queue.
+
+        `delay` is for how many seconds the host wants not to be asked again, if that is longer than
+        its budget's interval.
+        """
         state = self._hosts.get(host)
         if state is None:
             state = self._hosts[host] = _Host()
+        state.delay = max(state.delay, delay)
         state.waiting.append(item)
         if len(state.waiting) == 1:
             self._place(host, state, now)
@@ -213,4 +219,5 @@ def _question(host: str, state: _Host[T], wanted: int, in_flight: int | None) ->
     """A question with all the news, which are none any more."""
     failures, answered, close = state.failures, state.answered, round(state.close * SECOND)
     state.failures, state.answered, state.close = 0, False, 0.0
-    return Question(host, wanted, in_flight, failures, answered, close)
+    delay = round(state.delay * SECOND)
+    return Question(host, wanted, in_flight, failures, answered, close, delay)

@@ -36,7 +36,8 @@ class Question:
 
     `wanted` requests are to begin, `in_flight` (None: nothing is said of that) have not ended.
     `failures` are connections that failed since the last time, `answered` says that there was an
-    answer too; `close` is for how many microseconds the host asked to be left alone.
+    answer too; `close` is for how many microseconds the host asked to be left alone, `delay` is how
+    many it wants between two requests, where its limit says less.
     """
 
     host: str
@@ -45,6 +46,7 @@ class Question:
     failures: int = 0
     answered: bool = False
     close: int = 0
+    delay: int = 0
 
 
 @dataclass(frozen=True, slots=True)

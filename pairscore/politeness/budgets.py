@@ -67,7 +67,7 @@ class LocalBudgets:
             question,
             worker=_ME,
             now=now,
-            interval=budget.interval,
+            interval=max(budget.interval, question.delay),
             connections=budget.connections,
             lease=self._lease,
         )

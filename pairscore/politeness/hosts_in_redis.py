@@ -77,7 +77,7 @@ class HostsInRedis:
             question.failures,
             int(question.answered),
             question.close,
-            budget.interval,
+            max(budget.interval, question.delay),
             budget.connections,
             self._lease,
             now,

@@ -134,9 +134,7 @@ class SharedBudgets:
 
 
 def _of_own(question: Question, grant: Grant) -> Question:
-    return Question(
-        question.host, grant.permits, question.in_flight, failures=0, close=question.close
-    )
+    return replace(question, wanted=grant.permits, failures=0, answered=False)
 
 
 def _both(grant: Grant, own: Grant) -> Grant:

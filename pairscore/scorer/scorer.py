@@ -4,13 +4,13 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Self
 
 from pairscore import clip
 from pairscore.cache import Cache, Embedding, UrlEntry
 from pairscore.cache.opening import open_cache
 from pairscore.cache.shared import FoundUrl
-from pairscore.errors import PairscoreError
 from pairscore.fetch import (
     Fetched,
     Fetcher,
@@ -68,19 +68,21 @@ class Scorer:
             self._model.warm_up()
         self._stopped: BaseException | None = None
         self._closing = threading.Lock()
-        # First of the threads, as they may refuse their settings.
-        self._cache = open_cache(
-            self._settings, fingerprint=self._model.fingerprint, dimensions=self._model.dimensions
-        )
-        self._in_flight = InFlight(self._cache)
-        try:
+        with ExitStack() as opened:
+            # First of the threads, as they may refuse their settings.
+            self._cache = open_cache(
+                self._settings,
+                fingerprint=self._model.fingerprint,
+                dimensions=self._model.dimensions,
+            )
+            opened.callback(self._cache.close)
             self._budgets = open_budgets(self._settings, on_crash=self._crash)
+            opened.callback(self._budgets.close)
             self._fetcher = Fetcher(
                 self._settings.fetch, on_crash=self._crash, budgets=self._budgets
             )
-        except PairscoreError:
-            self._cache.close()
-            raise
+            opened.pop_all()
+        self._in_flight = InFlight(self._cache)
         batch_size = self._settings.batch_size or self._model.batch_size
         threads = self._settings.image.threads or min(8, clip.available_cores())
         slots = threading.Semaphore(2 * batch_size)
