@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pairscore.fetch import Fetched, Fetcher, FetchResult, Url, Validators, parse_url
 from pairscore.pair import Failure
+from pairscore.politeness.budgets import Budgets
 from pairscore.settings import FetchSettings
 
 DEADLINE = 20.0
@@ -18,12 +19,17 @@ DEADLINE = 20.0
 class Fetching:
     """Fetches from loopback, with retries that do not wait unless the server asks for it."""
 
-    def __init__(self, *, jitter: float = 0.0, **settings: Any) -> None:
+    def __init__(
+        self, *, jitter: float = 0.0, budgets: Budgets | None = None, **settings: Any
+    ) -> None:
         settings = {"allow_networks": "127.0.0.0/8", **settings}
         self.crashes: list[BaseException] = []
         self.crashed = threading.Event()
         self.fetcher = Fetcher(
-            FetchSettings(**settings), on_crash=self._crash, jitter=lambda: jitter
+            FetchSettings(**settings),
+            on_crash=self._crash,
+            budgets=budgets,
+            jitter=lambda: jitter,
         )
 
     def start(self, url: str, known: Validators | None = None) -> Future[FetchResult]:
@@ -88,10 +94,10 @@ class Fetching:
         self.crashed.set()
 
 
-def results(futures: Iterable[Future[FetchResult]]) -> list[FetchResult]:
+def results(futures: Iterable[Future[FetchResult]], within: float = DEADLINE) -> list[FetchResult]:
     """The results of transfers that are expected to end."""
     futures = list(futures)
-    _, left = wait_for(futures, timeout=DEADLINE)
+    _, left = wait_for(futures, timeout=within)
     assert not left, f"{len(left)} of {len(futures)} transfers did not end"
     return [future.result() for future in futures]
 

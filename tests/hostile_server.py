@@ -74,7 +74,7 @@ Handler: TypeAlias = Callable[[Exchange], None]
 
 
 class HostileServer:
-    """Listens on `host` at a port of its own; one thread per connection.
+    """Listens on `host` at a port, of its own by default; one thread per connection.
 
     `greet`, if given, is called with each new connection before anything is read from it.
     """
@@ -83,6 +83,7 @@ class HostileServer:
         self,
         host: str = "127.0.0.1",
         *,
+        port: int = 0,
         tls: ssl.SSLContext | None = None,
         greet: Callable[[socket.socket], None] | None = None,
     ) -> None:
@@ -99,7 +100,7 @@ class HostileServer:
         self.requests: list[Request] = []
         self.connections = 0
         self.peak = 0
-        self._listener = socket.create_server((host, 0), backlog=512)
+        self._listener = socket.create_server((host, port), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="hostile-server")
         self._acceptor.start()

@@ -155,8 +155,9 @@ class HostQueues(Generic[T]):
         self._place(host, state, now)
 
     def drop(self, host: str, now: float) -> list[T]:
-        """Give and forget what waits for a host."""
+        """Give and forget what waits for a host; what comes next asks anew."""
         state = self._hosts[host]
+        state.again = now
         items = list(state.waiting)
         state.waiting.clear()
         self._place(host, state, now)

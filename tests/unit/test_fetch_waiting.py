@@ -262,3 +262,17 @@ def test_dropped_requests_are_given_and_the_rest_goes_on():
     assert queues.take() is None
     queues.finished("h")
     assert queues.take() == 3
+
+
+def test_what_comes_after_the_dropped_asks_anew_about_a_closed_host():
+    queues: Turns[int] = Turns(1)
+    queues.put("h", 0)
+    assert queues.take() == 0
+    queues.finished("h", Ending(answered=True, close=3_600.0))
+    queues.put("h", 1)
+    assert queues.take() is None
+    assert queues.queues.drop("h", queues.now) == [1]
+    asked = len(queues.asked)
+    queues.put("h", 2)
+    assert queues.take() is None
+    assert queues.asked[asked:] == [Question("h", 0, 0), Question("h", 1, 0)]
