@@ -319,7 +319,7 @@ class Settings(BaseSettings):
     backend: BackendName = "auto"
     batch_size: int = Field(default=0, ge=0, le=4096, description="images a batch; 0: by device")
     window: int = Field(
-        default=16_384,
+        default=32_768,
         ge=1,
         le=1_000_000,
         description="pairs in flight at once, about 1.5 kB each; outcomes are in order, so that so "

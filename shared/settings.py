@@ -233,6 +233,9 @@ class WorkerSettings(ServiceSettings, Settings):
     `window` bounds the rows that are taken and not yet published.
     """
 
+    window: int = Field(
+        default=16_384, ge=1, le=1_000_000, description="rows taken and not yet published"
+    )
     worker: WorkerOptions = WorkerOptions()
 
 

@@ -132,6 +132,7 @@ def run(
                     least=4 * settings.fetch.concurrency,
                     most=settings.worker.in_flight,
                     patience=_patience(own),
+                    held=(lambda: scorer.fetched.held) if isinstance(scorer, Shown) else _none,
                 ),
                 parking=Parking(),
                 backpressure=Backpressure(
@@ -162,6 +163,10 @@ def run(
         with Watchdog(health, settings.worker.stall_seconds, name="worker"):
             Worker(parts, topics, pace).run(stop)
         _log.info("worker %s has ended", name)
+
+
+def _none() -> int:
+    return 0
 
 
 def _load(settings: Settings) -> Scorer:

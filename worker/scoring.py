@@ -52,7 +52,8 @@ class Scoring:
 
     What is in the scorer can neither be overtaken nor taken back, when it turns out that a
     partition has moved or the process is to end: so as many are there as it finishes in
-    `HORIZON` seconds, at least `least`, with which it can do its best, and at most `most`.
+    `HORIZON` seconds, at least `least`, with which it can do its best, and at most `most`; those
+    that wait for slow hosts do not count, so that they hold up no others.
     """
 
     def __init__(
@@ -62,14 +63,25 @@ class Scoring:
         least: int,
         most: int,
         patience: float | None = None,
+        held: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`patience` is how many seconds a row may be in the scorer; None for any."""
+        """Hand over to `scorer`.
+
+        Args:
+            scorer: what scores.
+            least: rows that are in it at once, at least.
+            most: and at most.
+            patience: how many seconds a row may be in it; None for any.
+            held: how many rows in it wait for their hosts alone, and keep no other from its turn.
+            clock: monotonic, in seconds.
+        """
         self._scorer = scorer
         self._least = min(least, most)
         self._most = most
         self._limit = self._least
         self._patience = patience
+        self._held = held
         self._clock = clock
         self._looked_at = clock()
         self._awake = 0.0
@@ -121,8 +133,9 @@ class Scoring:
         Rows of records that are not current any more are dropped: they are somebody else's.
         """
         self._measure()
+        room = min(self._limit + self._held(), self._most)
         for queue in (self._urgent, self._others):
-            while queue and len(self._submitted) < self._limit:
+            while queue and len(self._submitted) < room:
                 task = queue.popleft()
                 if is_current(task.record):
                     self._submit(task)

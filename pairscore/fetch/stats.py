@@ -16,11 +16,13 @@ class FetchStats:
     """How requests waited for their hosts, and how many were let go without being asked.
 
     `waits` and `wait_seconds` are of requests that began, without the waiting for room. `closings`
-    are answers that asked to be left alone for a while.
+    are answers that asked to be left alone for a while. `held` is how many requests wait for
+    nothing but their hosts, as of late, where there is a limit to that.
     """
 
     def __init__(self) -> None:
         self.waits = 0
         self.wait_seconds = 0.0
         self.closings = 0
+        self.held = 0
         self.let_go: Counter[Hold] = Counter()

@@ -8,6 +8,7 @@ from pairscore.fetch.request import Request
 from pairscore.fetch.stats import FetchStats, Hold
 from pairscore.fetch.verdict import left_alone, too_slow
 from pairscore.fetch.waiting import Ending, HostQueues
+from pairscore.pair import Failure
 from pairscore.politeness import Grant, Question
 from pairscore.politeness.budget import SECOND
 from pairscore.politeness.budgets import Budgets
@@ -21,7 +22,7 @@ class Turns:
 
     Belongs to the fetch thread, but for what `budgets` say later. A request waits for no host that
     is to be left alone for longer than `queue_timeout` (or `retry_after_cap`), or `timeout` where
-    it does not answer; nor for longer than `queue_timeout` for its turn.
+    it does not answer; nor for longer than `queue_timeout` for its turn, where there is one.
     """
 
     def __init__(
@@ -43,17 +44,34 @@ class Turns:
         self._queues: HostQueues[Request] = HostQueues()
         self._granted: deque[tuple[Question, Grant]] = deque()
         # Runs while there is room for a transfer, so that only their hosts keep requests waiting.
-        self._host_clock = 0.0
+        self._unhindered = 0.0
         self._room_since: float | None = None
         self._next_look = 0.0
 
     def wait(self, request: Request, delay: float = 0.0) -> None:
-        """Queue a request for its target; the host wants `delay` seconds between two of them."""
-        request.queued_at = self._host_clock
-        self._queues.put(request.target.host, request, self._clock(), delay)
+        """Queue a request for its target; the host wants `delay` seconds between two of them.
+
+        One whose turn would not come in time is let go at once.
+        """
+        host, limit, unhindered = (
+            request.target.host,
+            self._settings.queue_timeout,
+            self._unhindered,
+        )
+        if limit is not None:
+            own, whole = self._queues.backlog(host, unhindered)
+            if own > limit:
+                self._queues.lets_go(host)
+                self._let_go(Hold.SLOW, request, too_slow(host, whole))
+                return
+        request.queued_at = unhindered
+        self._queues.put(host, request, self._clock(), delay=delay, unhindered=unhindered)
 
     def ask(self, room: int) -> None:
-        """Ask budgets for about `room` requests, tell them the news, and take what they say."""
+        """Ask budgets about some hosts, tell them the news, and take what they say.
+
+        So many that about `room` may be asked.
+        """
         while self._granted:
             self._take_grant(*self._granted.popleft())
         questions = self._queues.questions(room, self._clock())
@@ -70,7 +88,7 @@ class Turns:
             self._room_since = now
             return None
         self._stats.waits += 1
-        self._stats.wait_seconds += self._host_clock - request.queued_at
+        self._stats.wait_seconds += self._unhindered - request.queued_at
         return request
 
     def finished(self, host: str, ending: Ending) -> None:
@@ -87,15 +105,15 @@ class Turns:
         limit = self._settings.queue_timeout
         if self._room_since is not None:
             now = self._clock()
-            self._host_clock += now - self._room_since
+            self._unhindered += now - self._room_since
             self._room_since = None
-        if limit is None or self._host_clock < self._next_look:
+        if limit is None or self._unhindered < self._next_look:
             return
-        self._next_look = self._host_clock + min(_LOOK_EVERY, limit / 4)
-        oldest = self._host_clock - limit
+        self._next_look = self._unhindered + min(_LOOK_EVERY, limit / 4)
+        oldest = self._unhindered - limit
         for host, request in self._queues.expire(lambda r: r.queued_at < oldest, self._clock()):
-            self._stats.let_go[Hold.SLOW] += 1
-            request.done(too_slow(host))
+            self._let_go(Hold.SLOW, request, too_slow(host, limit))
+        self._stats.held = self._queues.held
 
     def close(self) -> None:
         """Let go of the budgets."""
@@ -113,5 +131,8 @@ class Turns:
             return
         hold = Hold.UNREACHABLE if grant.unreachable else Hold.CLOSED
         for request in self._queues.drop(question.host, now):
-            self._stats.let_go[hold] += 1
-            request.done(left_alone(question.host, grant, request.attempts - 1))
+            self._let_go(hold, request, left_alone(question.host, grant, request.attempts - 1))
+
+    def _let_go(self, hold: Hold, request: Request, failure: Failure) -> None:
+        self._stats.let_go[hold] += 1
+        request.done(failure)

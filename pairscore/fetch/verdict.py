@@ -31,6 +31,7 @@ _CUT_OFF: Final = ("SSL_ERROR_SYSCALL", "onnection reset", "Broken pipe", "unexp
 _EXHAUSTED: Final = "no file descriptor left; lower --concurrency or raise `ulimit -n`"
 _USERINFO: Final = re.compile(r"://\S*@")
 _DETAIL_LIMIT: Final = 300
+_ROUNDS: Final = 300
 _NOT_MODIFIED: Final = 304
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})
 _CLOSING_STATUS: Final = frozenset({429, 503})
@@ -121,10 +122,15 @@ def left_alone(host: str, grant: Grant, attempts: int) -> Failure:
     )
 
 
-def too_slow(host: str) -> Failure:
-    """Why a host is not asked that has too many requests."""
+def too_slow(host: str, backlog: float) -> Failure:
+    """Why a host is not asked that has too many requests, which it takes `backlog` seconds for.
+
+    The longer that is, the longer they keep away, so that most time goes into others.
+    """
     detail = f"{host} is too slow for all its rows"
-    return Failure(Reason.TIMEOUT, detail, retryable=True, deferred=True)
+    return Failure(
+        Reason.TIMEOUT, detail, retryable=True, retry_after=backlog / _ROUNDS, deferred=True
+    )
 
 
 def _judge_status(evidence: Evidence) -> Failure | None:

@@ -14,6 +14,7 @@ from pairscore.politeness import Grant, Question
 from pairscore.politeness.budget import SECOND
 
 _MOST_WANTED: Final = 64
+_TELLING_SECONDS: Final = 5.0
 T = TypeVar("T")
 
 
@@ -36,7 +37,8 @@ class _Host(Generic[T]):
 
     `permits` requests may begin, the next one at `begin` and then one each `interval`. More may be
     asked for from `again` on, if that is not being done already (`asked`, for so many). `timed` is
-    for when it is in the queue of times.
+    for when it is in the queue of times. Since `since`, by the clock that stands still while no
+    request may begin, requests have waited all the time; `done` have ended and `let_go` did not.
     """
 
     waiting: deque[T] = field(default_factory=deque)
@@ -52,6 +54,9 @@ class _Host(Generic[T]):
     close: float = 0.0
     timed: float | None = None
     delay: float = 0.0
+    since: float = 0.0
+    done: int = 0
+    let_go: int = 0
 
     @property
     def has_news(self) -> bool:
@@ -79,22 +84,56 @@ class HostQueues(Generic[T]):
         """How many hosts have requests that wait or are in flight."""
         return len(self._hosts)
 
-    def put(self, host: str, item: T, now: float, delay: float = 0.0) -> None:
+    def put(
+        self, host: str, item: T, now: float, *, delay: float = 0.0, unhindered: float = 0.0
+    ) -> None:
         """Add a request to the end of its host's queue.
 
         `delay` is for how many seconds the host wants not to be asked again, if that is longer than
-        its budget's interval.
+        its budget's interval; `unhindered` is for how long there has been room for requests.
         """
         state = self._hosts.get(host)
         if state is None:
             state = self._hosts[host] = _Host()
+        if not state.waiting:
+            state.since, state.done, state.let_go = unhindered, 0, 0
         state.delay = max(state.delay, delay)
         state.waiting.append(item)
         if len(state.waiting) == 1:
             self._place(host, state, now)
 
+    def backlog(self, host: str, unhindered: float) -> tuple[float, float]:
+        """How long the next request would wait for its host, and all that did not wait, in seconds.
+
+        As fast as it has been since its requests began to wait; 0 where that is not long enough ago
+        to tell, or where they wait for room.
+        """
+        state = self._hosts.get(host)
+        if state is None or host in self._runnable or host in self._asking:
+            return 0.0, 0.0
+        elapsed = unhindered - state.since
+        if not state.waiting or elapsed < _TELLING_SECONDS:
+            return 0.0, 0.0
+        each = elapsed / (state.done + 1)
+        return len(state.waiting) * each, (len(state.waiting) + state.let_go) * each
+
+    def lets_go(self, host: str) -> None:
+        """A request did not wait for its host."""
+        state = self._hosts.get(host)
+        if state is not None:
+            state.let_go += 1
+
+    @property
+    def held(self) -> int:
+        """How many requests wait for nothing but their hosts."""
+        return sum(
+            len(state.waiting)
+            for host, state in self._hosts.items()
+            if host not in self._runnable and host not in self._asking
+        )
+
     def questions(self, room: int, now: float) -> list[Question]:
-        """What to ask of budgets, for about `room` requests to begin, and what to tell them."""
+        """What to ask of budgets, so that about `room` hosts may be asked, and to tell them."""
         while self._times and self._times[0][0] <= now:
             time, _, host = heapq.heappop(self._times)
             due = self._hosts.get(host)
@@ -107,7 +146,7 @@ class HostQueues(Generic[T]):
             host, _ = self._asking.popitem(last=False)
             state = self._hosts[host]
             state.asked = min(len(state.waiting), _MOST_WANTED)
-            self._asked += state.asked
+            self._asked += 1
             questions.append(_question(host, state, state.asked, state.in_flight))
         return questions
 
@@ -116,7 +155,7 @@ class HostQueues(Generic[T]):
         state = self._hosts.get(question.host)
         if state is None or not question.wanted:
             return
-        self._asked -= state.asked
+        self._asked -= 1
         state.asked = 0
         state.troubled = grant.troubled
         # What the host has asked for meanwhile, its budget is told with the next question.
@@ -143,6 +182,7 @@ class HostQueues(Generic[T]):
         """A request that was taken for `host` is over."""
         state = self._hosts[host]
         state.in_flight -= 1
+        state.done += 1
         state.again = min(state.again, now)
         state.failures += ending.failed
         # Who is in no trouble needs no telling that it answers.

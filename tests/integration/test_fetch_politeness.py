@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from pairscore import __version__
+from pairscore.fetch.stats import Hold
 from pairscore.pair import Failure, Reason
 from tests.fetching import DEADLINE, Fetching, fetched, results, wait_until
 from tests.hostile_server import HostileServer, behind, redirect, reply
@@ -162,6 +163,28 @@ def test_what_waits_too_long_for_a_slow_host_is_deferred_and_nothing_else(server
         gate.set()
         assert [each.body for each in fetched(futures[:2])] == [b"x"] * 2
     assert server.hits() == 2
+
+
+def test_what_would_wait_too_long_for_a_slow_host_is_deferred_at_once(server):
+    gate = server.gate()
+    slow = [server.on(f"/slow{n}", behind(gate, reply(200, b"x"))) for n in range(20)]
+    # It is known of a host how fast it is after five seconds.
+    with Fetching(per_host=1, queue_timeout=30.0) as fetching:
+        fetching.consume(*(fetching.start(url) for url in slow))
+        fetcher = fetching.fetcher
+        wait_until(lambda: fetcher.stats.held == 19)
+        assert not happens(lambda: fetcher.stats.let_go[Hold.SLOW] > 0)
+        late = None
+        while late is None or not late.done():
+            late = fetching.start(server.on("/late", reply(200, b"x")))
+            happens(late.done)
+        failure = late.result()
+        gate.set()
+    assert isinstance(failure, Failure)
+    assert failure.deferred
+    assert failure.retry_after is not None
+    assert failure.retry_after > 0
+    assert server.hits("/late") == 0
 
 
 def test_waiting_for_a_slot_is_no_reason_to_defer(server):

@@ -276,3 +276,29 @@ def test_what_comes_after_the_dropped_asks_anew_about_a_closed_host():
     queues.put("h", 2)
     assert queues.take() is None
     assert queues.asked[asked:] == [Question("h", 0, 0), Question("h", 1, 0)]
+
+
+def backlogged(queues: Turns[int], done: int, waiting: int, seconds: float) -> None:
+    """A host of one connection that has ended so many requests in so many seconds."""
+    for number in range(done + waiting + 1):
+        queues.put("h", number)
+    for _ in range(done):
+        assert queues.take() is not None
+        queues.finished("h")
+    assert queues.take() is not None
+    assert queues.take() is None
+    queues.now += seconds
+
+
+def test_a_wait_is_foreseen_by_how_fast_the_host_has_been():
+    queues: Turns[int] = Turns(1)
+    backlogged(queues, done=9, waiting=40, seconds=0.0)
+    assert queues.queues.backlog("h", 4.0) == (0.0, 0.0)  # too soon to tell
+    assert queues.queues.backlog("h", 10.0) == (40.0, 40.0)
+    queues.queues.lets_go("h")
+    assert queues.queues.backlog("h", 10.0) == (40.0, 41.0)
+    assert queues.queues.held == 40
+    queues.finished("h")
+    assert queues.queues.held == 0  # what may begin waits for room alone
+    assert queues.queues.backlog("h", 10.0) == (0.0, 0.0)
+    assert queues.queues.backlog("other", 10.0) == (0.0, 0.0)
