@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.cache import check_cache_services, measure_cache
 from benchmarks.fleet import check_services, measure_fleet
+from benchmarks.hosts import check_host_services, measure_hosts
 from benchmarks.measure import (
     Claim,
     Run,
@@ -59,6 +60,8 @@ def _measure(parts: Sequence[str], rounds: int) -> int:
         check_services()
     if "cache" in parts:
         check_cache_services()
+    if "hosts" in parts:
+        check_host_services()
     ROOT.mkdir(exist_ok=True)
     claims: list[Claim] = []
     print(f"{_machine()}\n")
@@ -189,6 +192,7 @@ _PARTS: Final[dict[str, Part]] = {
     "memory": _measure_memory,
     "fleet": lambda rounds, report: measure_fleet(ROOT, rounds, report),
     "cache": lambda rounds, report: measure_cache(ROOT, rounds, report),
+    "hosts": lambda _, report: measure_hosts(ROOT, report),
 }
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,60 +49,91 @@ class Options:
     model: str
 
 
-def measure(options: Options) -> dict[str, float]:
-    """Fill `pairs`, run the workers, count the scores that a read_committed reader sees."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Topics of their own on a broker, and what workers on them need."""
+
+    bootstrap: str
+    prefix: str
+    connection: Connection
+    admin: AdminClient
+    topics: Topics
+    partitions: list[tuple[str, int]]
+    """Those of `scores`."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a worker."""
+        return {
+            **os.environ,
+            "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "PAIRSCORE_KAFKA__TOPIC_PREFIX": self.prefix,
+            "PAIRSCORE_TELEMETRY__PORT": "0",
+            "PAIRSCORE_FETCH__ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+
+    def wait_for_all(self, workers: int) -> None:
+        """Until so many workers have partitions."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            groups = self.admin.describe_consumer_groups([f"{self.prefix}worker"])
+            with suppress(TimeoutError, KafkaException):  # as of a busy broker; asked again
+                members = groups[f"{self.prefix}worker"].result(10).members
+                if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
+                    time.sleep(_SETTLE_SECONDS)  # they ask what is committed, and begin to read
+                    return
+            time.sleep(0.5)
+        raise TimeoutError("the workers do not all get partitions")
+
+
+@contextmanager
+def stage(bootstrap: str) -> Iterator[Stage]:
+    """Topics that are there while the block runs."""
     prefix = f"bench-{uuid.uuid4().hex[:8]}."
-    settings = KafkaSettings(bootstrap_servers=options.bootstrap, topic_prefix=prefix)
+    settings = KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix)
     connection = Connection(settings)
     admin, found = connect(connection)
     create_topics(settings, admin, found)
     topics = Topics.of(settings)
-    if options.csv is None:
-        fill(options.bootstrap, topics.pairs, _made_up(options.rows))
-    environment = {
-        **os.environ,
-        "PAIRSCORE_KAFKA__BOOTSTRAP_SERVERS": options.bootstrap,
-        "PAIRSCORE_KAFKA__TOPIC_PREFIX": prefix,
-        "PAIRSCORE_TELEMETRY__PORT": "0",
-    }
-    command = [sys.executable, "-m", "benchmarks.worker_process", options.scorer]
-    if options.csv is not None:
-        environment |= {
-            "PAIRSCORE_MODEL": options.model,
-            "PAIRSCORE_FETCH__ALLOW_NETWORKS": "127.0.0.0/8",
-        }
-        command = [sys.executable, "-m", "worker"]
-    workers = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        for _ in range(options.workers)
-    ]
     partitions = [(topics.scores, number) for number in range(settings.partitions)]
     try:
-        if options.csv is not None:
-            _wait_for_all(admin, prefix, options.workers)
-            pairs = [(row["url"], row["caption"]) for row in csv.DictReader(options.csv.open())]
-            started = _now()
-            fill(options.bootstrap, topics.pairs, pairs)
-            rows = len(_read_until(connection, partitions, len(pairs), _deadline(len(pairs))))
-            seconds = _now() - started
-        elif options.window is not None:
-            _wait_for_all(admin, prefix, options.workers)
-            begin, started = sum(end_offsets(admin, partitions, committed=True).values()), _now()
-            time.sleep(options.window)
-            end, ended = sum(end_offsets(admin, partitions, committed=True).values()), _now()
-            rows, seconds = _records(connection, partitions, begin, end), ended - started
-        else:
-            scores = _read_all(connection, admin, partitions, options.rows)
-            rows, seconds = len(scores), _span(scores)
-        usage = [psutil.Process(worker.pid) for worker in workers]
-        cpu = sum(sum(each.cpu_times()[:2]) for each in usage)
-        peak = max(_peak(worker.pid) for worker in workers)
+        yield Stage(bootstrap, prefix, connection, admin, topics, partitions)
+    finally:
+        admin.delete_topics(list(topics.all))
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str], count: int
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """So many workers while the block runs."""
+    workers = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) for _ in range(count)
+    ]
+    try:
+        yield workers
     finally:
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
             worker.wait(60)
-        admin.delete_topics(list(topics.all))
+
+
+def measure(options: Options) -> dict[str, float]:
+    """Fill `pairs`, run the workers, count the scores that a read_committed reader sees."""
+    with stage(options.bootstrap) as on:
+        environment = on.environment
+        command = [sys.executable, "-m", "benchmarks.worker_process", options.scorer]
+        if options.csv is None:
+            fill(options.bootstrap, on.topics.pairs, _made_up(options.rows))
+        else:
+            environment |= {"PAIRSCORE_MODEL": options.model}
+            command = [sys.executable, "-m", "worker"]
+        with running(command, environment, options.workers) as workers:
+            rows, seconds = _count(options, on)
+            usage = [psutil.Process(worker.pid) for worker in workers]
+            cpu = sum(sum(each.cpu_times()[:2]) for each in usage)
+            peak = max(_peak(worker.pid) for worker in workers)
     return {
         "rows": rows,
         "seconds": seconds,
@@ -110,6 +141,25 @@ def measure(options: Options) -> dict[str, float]:
         "cpu_seconds": cpu,
         "peak_rss_mb": peak / 1e6,
     }
+
+
+def _count(options: Options, on: Stage) -> tuple[int, float]:
+    """How many rows were scored in how many seconds."""
+    if options.csv is not None:
+        on.wait_for_all(options.workers)
+        pairs = [(row["url"], row["caption"]) for row in csv.DictReader(options.csv.open())]
+        started = _now()
+        fill(options.bootstrap, on.topics.pairs, pairs)
+        rows = len(_read_until(on.connection, on.partitions, len(pairs), _deadline(len(pairs))))
+        return rows, _now() - started
+    if options.window is not None:
+        on.wait_for_all(options.workers)
+        begin, started = sum(end_offsets(on.admin, on.partitions, committed=True).values()), _now()
+        time.sleep(options.window)
+        end, ended = sum(end_offsets(on.admin, on.partitions, committed=True).values()), _now()
+        return _records(on.connection, on.partitions, begin, end), ended - started
+    scores = _read_all(on.connection, on.admin, on.partitions, options.rows)
+    return len(scores), _span(scores)
 
 
 def _made_up(rows: int) -> Iterator[tuple[str, str]]:
@@ -166,7 +216,7 @@ def _read_until(
 ) -> list[Message]:
     """Read until there are that many scores."""
     found: list[Message] = []
-    with _reader(connection, partitions) as consumer:
+    with reading(connection, partitions) as consumer:
         while len(found) < rows:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(found):,} scores of {rows:,} rows")
@@ -174,19 +224,6 @@ def _read_until(
             if message is not None and message.error() is None:
                 found.append(message)
     return found
-
-
-def _wait_for_all(admin: AdminClient, prefix: str, workers: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        groups = admin.describe_consumer_groups([f"{prefix}worker"])
-        with suppress(TimeoutError, KafkaException):  # as of a busy broker; asked again
-            members = groups[f"{prefix}worker"].result(10).members
-            if sum(bool(m.assignment.topic_partitions) for m in members) == workers:
-                time.sleep(_SETTLE_SECONDS)  # they ask what is committed, and begin to read
-                return
-        time.sleep(0.5)
-    raise TimeoutError("the workers do not all get partitions")
 
 
 def _span(scores: list[Message]) -> float:
@@ -212,7 +249,7 @@ def _read(connection: Connection, partitions: list[tuple[str, int]]) -> list[Mes
     """The scores that are there."""
     found: list[Message] = []
     left = set(partitions)
-    with _reader(connection, partitions) as consumer:
+    with reading(connection, partitions) as consumer:
         while left:
             for message in consumer.consume(10_000, 0.5):
                 if message.error() is not None:
@@ -223,7 +260,8 @@ def _read(connection: Connection, partitions: list[tuple[str, int]]) -> list[Mes
 
 
 @contextmanager
-def _reader(connection: Connection, partitions: list[tuple[str, int]]) -> Iterator[Consumer]:
+def reading(connection: Connection, partitions: list[tuple[str, int]]) -> Iterator[Consumer]:
+    """A consumer of partitions from their beginning while the block runs."""
     consumer = make_consumer(connection, group="bench-reader", extra={"enable.partition.eof": True})
     consumer.assign([TopicPartition(*each, 0) for each in partitions])
     try:

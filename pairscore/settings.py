@@ -178,9 +178,9 @@ class FetchSettings(BaseModel):
         default=None,
         gt=0,
         le=86_400,
-        description="longest wait for a host that is asked as often as it may be; then a row is "
-        "deferred to a retry tier, without counting as an attempt; default: in a worker as "
-        "`timeout`, elsewhere none",
+        description="longest wait for a host that is asked as often as it may be, or that wants to "
+        "be left alone; a row that would wait longer is deferred to a retry tier, without counting "
+        "as an attempt; default: in a worker a sixth of `timeout`, elsewhere none",
     )
     attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
     backoff_base: float = Field(default=0.5, ge=0, le=3600)

@@ -33,6 +33,7 @@ from worker.scoring import Scorer, Scoring
 from worker.transactions import Transactions
 
 GROUP: Final = "worker"
+_QUEUE_PARTS: Final = 6
 _SCORER_SECONDS: Final = 240.0
 _CLOSE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
@@ -188,7 +189,8 @@ def _of_one_attempt(settings: WorkerSettings) -> Settings:
     own = {name: getattr(settings, name) for name in Settings.model_fields}
     if settings.kafka.retry_delays:
         fetch = settings.fetch
-        patience = fetch.queue_timeout or fetch.timeout
+        # What waits holds up what is behind it in its partition.
+        patience = fetch.queue_timeout or fetch.timeout / _QUEUE_PARTS
         own["fetch"] = fetch.model_copy(update={"attempts": 1, "queue_timeout": patience})
     return Settings.model_construct(**own)
 

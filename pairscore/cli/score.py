@@ -3,14 +3,18 @@
 import json
 import sys
 import time
+from typing import Final
 
 from rich.console import Console
 
 from pairscore.cache.stats import LookUpStats
 from pairscore.cli.progress import reporter
 from pairscore.csv_file import Plan, Summary, run
+from pairscore.fetch import FetchStats
 from pairscore.pair import Reason
-from pairscore.settings import Settings
+from pairscore.settings import FetchSettings, Settings
+
+_NOTABLE_WAIT: Final = 2.0
 
 
 def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
@@ -45,11 +49,23 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     if blocked:
         line = f"{blocked:,} rows lead to addresses that are not public; --allow-net opens some"
         errors.out(line, highlight=False)
+    if scorer.fetched.mean_wait > _NOTABLE_WAIT:
+        errors.out(_waited(scorer.fetched, settings.fetch), highlight=False)
     if as_json:
-        found = as_dict(summary, scorer.fingerprint, cpu) | {"cache": scorer.cache.figures()}
+        found = as_dict(summary, scorer.fingerprint, cpu)
+        found |= {"cache": scorer.cache.figures(), "hosts": scorer.fetched.figures()}
         sys.stdout.write(json.dumps(found) + "\n")
     else:
         sys.stdout.write(as_text(summary, scorer.cache.looked_up) + "\n")
+
+
+def _waited(fetched: FetchStats, settings: FetchSettings) -> str:
+    rate = f"{settings.rate:g} times a second" if settings.rate else "any number of times"
+    return (
+        f"rows waited for their hosts for {fetched.mean_wait:,.1f} s on average: a host is asked "
+        f"{rate}, {settings.per_host} times at once; PAIRSCORE_FETCH__HOST_LIMITS="
+        "images.example.org=200/32 asks one more often"
+    )
 
 
 def as_dict(summary: Summary, fingerprint: str, cpu_seconds: float) -> dict[str, object]:

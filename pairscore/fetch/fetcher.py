@@ -151,9 +151,9 @@ class Fetcher:
             while not self._closing:
                 self._take_in()
                 self._start_runnable()
+                self._turns.let_go()
                 for transfer, request, code, message in self._transfers.ended(self._next_due()):
                     self._end(transfer, request, code, message)
-                self._turns.let_go()
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)

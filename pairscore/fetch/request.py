@@ -114,8 +114,7 @@ class Request:
 
     `target` is what to ask for now: `url`, or where it has led. `known` is what was said earlier by
     one of these. `attempts` counts this one; `seconds` is how long it has taken so far, without the
-    waiting for turns. `queued_at` is when it began to wait for its host, by the clock of such
-    waits. `is_robots` says that it is for a robots.txt, which no robots.txt is asked about.
+    waiting for turns. `is_robots` says that it is for a robots.txt, which none is asked about.
     """
 
     __slots__ = (
@@ -125,7 +124,6 @@ class Request:
         "done",
         "is_robots",
         "known",
-        "queued_at",
         "seconds",
         "target",
         "url",
@@ -146,7 +144,6 @@ class Request:
         self.target = url
         self.attempts = 1
         self.seconds = 0.0
-        self.queued_at = 0.0
         self._redirects = 0
         # For how long the redirects so far hold, in seconds; None for ever.
         self._lifetime: float | None = None

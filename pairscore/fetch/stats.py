@@ -26,3 +26,17 @@ class FetchStats:
         self.closings = 0
         self.held = 0
         self.let_go: Counter[Hold] = Counter()
+
+    @property
+    def mean_wait(self) -> float:
+        """How long a request that began has waited, in seconds, on average."""
+        return self.wait_seconds / self.waits if self.waits else 0.0
+
+    def figures(self) -> dict[str, object]:
+        """All of it, for programs."""
+        return {
+            "requests": self.waits,
+            "mean_wait_seconds": round(self.mean_wait, 3),
+            "closings": self.closings,
+            "let_go": {hold.value: self.let_go[hold] for hold in Hold},
+        }

@@ -1,5 +1,6 @@
 """Requests wait for their hosts' turns; those that would wait for too long are let go."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from pairscore.politeness.budgets import Budgets
 from pairscore.settings import FetchSettings
 
 _LOOK_EVERY: Final = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Turns:
@@ -43,9 +45,6 @@ class Turns:
         self._clock = clock
         self._queues: HostQueues[Request] = HostQueues()
         self._granted: deque[tuple[Question, Grant]] = deque()
-        # Runs while there is room for a transfer, so that only their hosts keep requests waiting.
-        self._unhindered = 0.0
-        self._room_since: float | None = None
         self._next_look = 0.0
 
     def wait(self, request: Request, delay: float = 0.0) -> None:
@@ -53,19 +52,13 @@ class Turns:
 
         One whose turn would not come in time is let go at once.
         """
-        host, limit, unhindered = (
-            request.target.host,
-            self._settings.queue_timeout,
-            self._unhindered,
-        )
-        if limit is not None:
-            own, whole = self._queues.backlog(host, unhindered)
-            if own > limit:
-                self._queues.lets_go(host)
-                self._let_go(Hold.SLOW, request, too_slow(host, whole))
-                return
-        request.queued_at = unhindered
-        self._queues.put(host, request, self._clock(), delay=delay, unhindered=unhindered)
+        host, limit, now = request.target.host, self._settings.queue_timeout, self._clock()
+        backlog = None if limit is None else self._queues.backlog(host, limit, now)
+        if backlog is None:
+            self._queues.put(host, request, now, delay)
+        else:
+            self._queues.lets_go(host)
+            self._let_go(Hold.SLOW, request, too_slow(host, backlog))
 
     def ask(self, room: int) -> None:
         """Ask budgets about some hosts, tell them the news, and take what they say.
@@ -81,38 +74,39 @@ class Turns:
                 self._take_grant(question, grant)
 
     def take(self) -> Request | None:
-        """The next request whose host may be asked now; None if there is room and no such."""
-        now = self._clock()
-        request = self._queues.take(now)
-        if request is None:
-            self._room_since = now
+        """The next request whose host may be asked now; None if there is none."""
+        taken = self._queues.take(self._clock())
+        if taken is None:
             return None
+        request, waited = taken
         self._stats.waits += 1
-        self._stats.wait_seconds += self._unhindered - request.queued_at
+        self._stats.wait_seconds += waited
         return request
 
     def finished(self, host: str, ending: Ending) -> None:
         """A request that was taken for `host` is over."""
-        self._stats.closings += ending.close > 0
+        if ending.close:
+            self._stats.closings += 1
+            _log.info("%s asks to be left alone for %.0f s", host, ending.close)
         self._queues.finished(host, ending, self._clock())
 
     def next_time(self) -> float | None:
-        """When the next host may be asked, if that depends on the time alone."""
-        return self._queues.next_time()
+        """When there is something to do that depends on the time alone."""
+        due = self._queues.next_time()
+        if self._settings.queue_timeout is None or not self._queues.hosts:
+            return due
+        return self._next_look if due is None else min(due, self._next_look)
 
     def let_go(self) -> None:
-        """End what has waited for a slow host for too long; pools that are full are no reason."""
-        limit = self._settings.queue_timeout
-        if self._room_since is not None:
-            now = self._clock()
-            self._unhindered += now - self._room_since
-            self._room_since = None
-        if limit is None or self._unhindered < self._next_look:
+        """End what has waited for a slow host for too long; to be called after the hosts' turns."""
+        limit, now = self._settings.queue_timeout, self._clock()
+        if limit is None or now < self._next_look:
             return
-        self._next_look = self._unhindered + min(_LOOK_EVERY, limit / 4)
-        oldest = self._unhindered - limit
-        for host, request in self._queues.expire(lambda r: r.queued_at < oldest, self._clock()):
-            self._let_go(Hold.SLOW, request, too_slow(host, limit))
+        self._next_look = now + min(_LOOK_EVERY, limit / 4)
+        for host, request in self._queues.expire(limit, now):
+            self._queues.lets_go(host)
+            backlog = self._queues.backlog(host, 0.0, now) or 0.0
+            self._let_go(Hold.SLOW, request, too_slow(host, backlog))
         self._stats.held = self._queues.held
 
     def close(self) -> None:
@@ -130,6 +124,7 @@ class Turns:
         if grant.closed <= limit * SECOND:
             return
         hold = Hold.UNREACHABLE if grant.unreachable else Hold.CLOSED
+        _log.debug("rows of %s are let go: %s", question.host, hold.value)
         for request in self._queues.drop(question.host, now):
             self._let_go(hold, request, left_alone(question.host, grant, request.attempts - 1))
 

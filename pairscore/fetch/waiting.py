@@ -5,16 +5,17 @@ Pure bookkeeping without threads or a clock; the fetch thread owns it. Times are
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Generic, TypeVar
 
+from pairscore.fetch.pace import Pace
 from pairscore.politeness import Grant, Question
 from pairscore.politeness.budget import SECOND
 
 _MOST_WANTED: Final = 64
-_TELLING_SECONDS: Final = 5.0
+_TELLING: Final = 3
 T = TypeVar("T")
 
 
@@ -37,11 +38,12 @@ class _Host(Generic[T]):
 
     `permits` requests may begin, the next one at `begin` and then one each `interval`. More may be
     asked for from `again` on, if that is not being done already (`asked`, for so many). `timed` is
-    for when it is in the queue of times. Since `since`, by the clock that stands still while no
-    request may begin, requests have waited all the time; `done` have ended and `let_go` did not.
+    for when it is in the queue of times. What waits is with the time of the pace's clock when it
+    began to.
     """
 
-    waiting: deque[T] = field(default_factory=deque)
+    waiting: deque[tuple[T, float]] = field(default_factory=deque)
+    pace: Pace = field(default_factory=Pace)
     in_flight: int = 0
     permits: int = 0
     begin: float = 0.0
@@ -54,9 +56,6 @@ class _Host(Generic[T]):
     close: float = 0.0
     timed: float | None = None
     delay: float = 0.0
-    since: float = 0.0
-    done: int = 0
-    let_go: int = 0
 
     @property
     def has_news(self) -> bool:
@@ -84,53 +83,46 @@ class HostQueues(Generic[T]):
         """How many hosts have requests that wait or are in flight."""
         return len(self._hosts)
 
-    def put(
-        self, host: str, item: T, now: float, *, delay: float = 0.0, unhindered: float = 0.0
-    ) -> None:
+    def put(self, host: str, item: T, now: float, delay: float = 0.0) -> None:
         """Add a request to the end of its host's queue.
 
         `delay` is for how many seconds the host wants not to be asked again, if that is longer than
-        its budget's interval; `unhindered` is for how long there has been room for requests.
+        its budget's interval.
         """
         state = self._hosts.get(host)
         if state is None:
             state = self._hosts[host] = _Host()
         if not state.waiting:
-            state.since, state.done, state.let_go = unhindered, 0, 0
+            state.pace = Pace()
         state.delay = max(state.delay, delay)
-        state.waiting.append(item)
+        state.waiting.append((item, state.pace.clock(now)))
         if len(state.waiting) == 1:
             self._place(host, state, now)
 
-    def backlog(self, host: str, unhindered: float) -> tuple[float, float]:
-        """How long the next request would wait for its host, and all that did not wait, in seconds.
+    def backlog(self, host: str, limit: float, now: float) -> float | None:
+        """How long it takes for all that has waited for a host of late, in seconds.
 
-        As fast as it has been since its requests began to wait; 0 where that is not long enough ago
-        to tell, or where they wait for room.
+        None if the next request need not wait for it for longer than `limit`, or if that cannot be
+        told yet.
         """
         state = self._hosts.get(host)
-        if state is None or host in self._runnable or host in self._asking:
-            return 0.0, 0.0
-        elapsed = unhindered - state.since
-        if not state.waiting or elapsed < _TELLING_SECONDS:
-            return 0.0, 0.0
-        each = elapsed / (state.done + 1)
-        return len(state.waiting) * each, (len(state.waiting) + state.let_go) * each
+        if state is None or not state.pace.is_held or state.pace.clock(now) < limit / _TELLING:
+            return None
+        waiting, pace = len(state.waiting), state.pace
+        if pace.seconds(waiting, now) <= limit:
+            return None
+        return pace.seconds(waiting + pace.let_go, now)
 
     def lets_go(self, host: str) -> None:
         """A request did not wait for its host."""
         state = self._hosts.get(host)
         if state is not None:
-            state.let_go += 1
+            state.pace.let_go += 1
 
     @property
     def held(self) -> int:
         """How many requests wait for nothing but their hosts."""
-        return sum(
-            len(state.waiting)
-            for host, state in self._hosts.items()
-            if host not in self._runnable and host not in self._asking
-        )
+        return sum(len(state.waiting) for state in self._hosts.values() if state.pace.is_held)
 
     def questions(self, room: int, now: float) -> list[Question]:
         """What to ask of budgets, so that about `room` hosts may be asked, and to tell them."""
@@ -147,6 +139,7 @@ class HostQueues(Generic[T]):
             state = self._hosts[host]
             state.asked = min(len(state.waiting), _MOST_WANTED)
             self._asked += 1
+            state.pace.held(True, now)
             questions.append(_question(host, state, state.asked, state.in_flight))
         return questions
 
@@ -165,24 +158,28 @@ class HostQueues(Generic[T]):
         state.again = now + max(grant.again, grant.closed) / SECOND
         self._place(question.host, state, now)
 
-    def take(self, now: float) -> T | None:
-        """The next request, which counts against its host until `finished`; None if none may."""
+    def take(self, now: float) -> tuple[T, float] | None:
+        """The next request, which counts against its host until `finished`; None if none may.
+
+        With it comes for how many seconds it has waited for its host.
+        """
         if not self._runnable:
             return None
         host, _ = self._runnable.popitem(last=False)
         state = self._hosts[host]
-        item = state.waiting.popleft()
+        item, began = state.waiting.popleft()
+        waited = state.pace.clock(now) - began
         state.in_flight += 1
         state.permits -= 1
         state.begin += state.interval
         self._place(host, state, now)
-        return item
+        return item, waited
 
     def finished(self, host: str, ending: Ending, now: float) -> None:
         """A request that was taken for `host` is over."""
         state = self._hosts[host]
         state.in_flight -= 1
-        state.done += 1
+        state.pace.done += 1
         state.again = min(state.again, now)
         state.failures += ending.failed
         # Who is in no trouble needs no telling that it answers.
@@ -198,19 +195,19 @@ class HostQueues(Generic[T]):
         """Give and forget what waits for a host; what comes next asks anew."""
         state = self._hosts[host]
         state.again = now
-        items = list(state.waiting)
+        items = [item for item, _ in state.waiting]
         state.waiting.clear()
         self._place(host, state, now)
         return items
 
-    def expire(self, is_late: Callable[[T], bool], now: float) -> Iterator[tuple[str, T]]:
-        """Give and forget what is late and waits only because its host is asked too often."""
+    def expire(self, limit: float, now: float) -> Iterator[tuple[str, T]]:
+        """Give and forget what has waited for its host for longer than `limit` seconds."""
         for host, state in list(self._hosts.items()):
-            if host in self._runnable or host in self._asking:
-                continue
-            while state.waiting and is_late(state.waiting[0]):
-                yield host, state.waiting.popleft()
-            self._place(host, state, now)
+            oldest = state.pace.clock(now) - limit
+            if state.pace.is_held and state.waiting and state.waiting[0][1] < oldest:
+                while state.waiting and state.waiting[0][1] < oldest:
+                    yield host, state.waiting.popleft()[0]
+                self._place(host, state, now)
 
     def next_time(self) -> float | None:
         """When there is something to be done that waits for nothing but that time."""
@@ -228,6 +225,7 @@ class HostQueues(Generic[T]):
             self._asking.setdefault(host)
         else:
             self._asking.pop(host, None)
+        state.pace.held(bool(state.waiting) and not runs and host not in self._asking, now)
         if asks and state.again > now:
             self._wait(host, state, state.again)
         elif state.waiting and state.permits and not runs:

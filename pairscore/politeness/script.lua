@@ -142,9 +142,8 @@ for name, share in pairs(shares) do
 end
 if last < now then redis.call('DEL', key)
 else
-  -- First what may be refused for want of memory, so that what was there is not lost by that.
-  redis.call('HSET', key, unpack(kept))
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  redis.call('HSET', key, unpack(kept))
   redis.call('PEXPIRE', key, math.ceil((last - now + SECOND) / 1000))
 end
 return {grant.permits, grant.first, grant.interval, grant.again, grant.closed, grant.unreachable,

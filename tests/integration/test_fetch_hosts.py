@@ -53,7 +53,8 @@ def test_a_host_is_asked_at_its_rate_while_others_are_at_any(server):
         results(slow)
     times = [request.at for request in server.requests]
     # A burst of five, and then one each 50 ms.
-    assert times[-1] - times[0] >= 25 * 0.05 - 0.02
+    # The first ones come late, on connections that are new.
+    assert times[-1] - times[0] >= 25 * 0.05 - 0.1
     assert times[-1] - times[0] < 25 * 0.05 + 1
     assert len(other.requests) == 100
     assert other.requests[-1].at < times[-1]
@@ -118,8 +119,9 @@ def test_a_host_that_is_back_is_asked_again():
             listener.close()
         ended = [future.result() for future in futures]
     refused = [each for each in ended if isinstance(each, Failure) and each.attempts == 1]
-    assert 5 <= sum(each.reason is Reason.CONNECT_ERROR for each in refused) <= 8
-    assert listener.hits() >= 42
+    # Eight in flight, and those that began while there had been fewer than five failures.
+    assert 5 <= sum(each.reason is Reason.CONNECT_ERROR for each in refused) <= 8 + 4
+    assert listener.hits() >= 50 - 12
 
 
 def test_many_rows_of_a_slow_host_hold_up_no_others(server):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -96,6 +96,16 @@ steps = st.lists(
 )
 
 
+# A worker that comes again after its share had expired.
+@example(
+    [
+        ("b", 0, 1, 0, False, 0, 0),
+        ("b", 0, 1, 0, False, 0, 60 * SECOND),
+        ("a", 1, 0, 0, False, 0, 0),
+    ],
+    0.0,
+    1,
+)
 @hypothesis_settings(deadline=None, max_examples=150)
 @given(steps, st.sampled_from([0.0, 0.3, 7.0, 20.0, 333.0]), st.integers(1, 9))
 def test_the_script_does_what_the_model_does(redis_url, steps, rate, connections):

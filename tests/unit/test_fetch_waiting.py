@@ -1,7 +1,6 @@
 """Waiting requests: hosts take turns, none is asked too often at once, none starves."""
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -37,6 +36,7 @@ class Turns(Generic[T]):
         self.budgets = LocalBudgets(limits, lease=60, clock=lambda: self.now)
         self.asked: list[Question] = []
         self.grants: dict[str, Grant] = {}
+        self.waited = 0.0
 
     def put(self, host: str, item: T) -> None:
         self.queues.put(host, item, self.now)
@@ -47,13 +47,17 @@ class Turns(Generic[T]):
             for question, grant in zip(questions, self.budgets.ask(questions), strict=True):
                 self.grants[question.host] = grant
                 self.queues.answered(question, grant, self.now)
-        return self.queues.take(self.now)
+        taken = self.queues.take(self.now)
+        if taken is None:
+            return None
+        item, self.waited = taken
+        return item
 
     def finished(self, host: str, ending: Ending = ANSWERED) -> None:
         self.queues.finished(host, ending, self.now)
 
-    def expire(self, is_late: Callable[[T], bool]) -> list[T]:
-        return [item for _, item in self.queues.expire(is_late, self.now)]
+    def expire(self, limit: float) -> list[T]:
+        return [item for _, item in self.queues.expire(limit, self.now)]
 
 
 class Model:
@@ -145,24 +149,43 @@ def test_a_full_host_waits_until_one_of_its_requests_is_over():
 
 def test_only_what_waits_for_a_full_host_expires():
     queues: Turns[str] = Turns(1)
-    for item in ("full0", "full1", "full2", "free0"):
+    for item in ("full0", "full1", "free0"):
         queues.put(item[:4], item)
-    assert [queues.take(), queues.take()] == ["full0", "free0"]
+    assert [queues.take(), queues.take(), queues.take()] == ["full0", "free0", None]
+    queues.now += 2
+    queues.put("full", "full2")
     queues.finished("free")
     queues.put("free", "free1")
-    assert queues.expire(lambda item: item != "full2") == ["full1"]
+    queues.now += 2
+    assert queues.expire(3) == ["full1"]  # there is no room for the other host's
     queues.finished("full")
     assert [queues.take(), queues.take()] == ["free1", "full2"]
+    assert queues.waited == 2
+
+
+def test_waiting_for_room_is_not_waiting_for_a_host():
+    queues: Turns[str] = Turns(1)
+    for item in ("h0", "h1"):
+        queues.put("h", item)
+    assert [queues.take(), queues.take()] == ["h0", None]
+    queues.now += 2
+    queues.finished("h")
+    queues.now += 50  # nobody takes it
+    assert queues.expire(3) == []
+    assert queues.take() == "h1"
+    assert queues.waited == 2
 
 
 def test_a_host_whose_requests_all_expired_is_forgotten_once_the_last_is_over():
     queues: Turns[str] = Turns(1)
     for item in ("a", "b"):
         queues.put("h", item)
-    queues.take()
-    assert queues.expire(lambda _: True) == ["b"]
+    assert [queues.take(), queues.take()] == ["a", None]
+    queues.now += 1
+    assert queues.expire(0.5) == ["b"]
     queues.finished("h")
     assert queues.take() is None
+    assert queues.queues.hosts == 0
 
 
 def test_what_is_at_rest_is_forgotten_and_its_budget_is_told():
@@ -278,27 +301,23 @@ def test_what_comes_after_the_dropped_asks_anew_about_a_closed_host():
     assert queues.asked[asked:] == [Question("h", 0, 0), Question("h", 1, 0)]
 
 
-def backlogged(queues: Turns[int], done: int, waiting: int, seconds: float) -> None:
-    """A host of one connection that has ended so many requests in so many seconds."""
-    for number in range(done + waiting + 1):
-        queues.put("h", number)
-    for _ in range(done):
-        assert queues.take() is not None
-        queues.finished("h")
-    assert queues.take() is not None
-    assert queues.take() is None
-    queues.now += seconds
-
-
 def test_a_wait_is_foreseen_by_how_fast_the_host_has_been():
     queues: Turns[int] = Turns(1)
-    backlogged(queues, done=9, waiting=40, seconds=0.0)
-    assert queues.queues.backlog("h", 4.0) == (0.0, 0.0)  # too soon to tell
-    assert queues.queues.backlog("h", 10.0) == (40.0, 40.0)
+    for number in range(50):
+        queues.put("h", number)
+    for _ in range(9):
+        assert queues.take() is not None
+        queues.finished("h")
+    assert [queues.take(), queues.take()] == [9, None]
+    queues.now += 10
+    backlog = queues.queues.backlog
+    assert backlog("h", 31.0, queues.now) is None  # too soon to tell
+    assert backlog("h", 30.0, queues.now) == 40.0
+    assert backlog("h", 40.0, queues.now) is None  # short enough
     queues.queues.lets_go("h")
-    assert queues.queues.backlog("h", 10.0) == (40.0, 41.0)
+    assert backlog("h", 30.0, queues.now) == 41.0
+    assert backlog("other", 1.0, queues.now) is None
     assert queues.queues.held == 40
     queues.finished("h")
     assert queues.queues.held == 0  # what may begin waits for room alone
-    assert queues.queues.backlog("h", 10.0) == (0.0, 0.0)
-    assert queues.queues.backlog("other", 10.0) == (0.0, 0.0)
+    assert backlog("h", 1.0, queues.now) is None
