@@ -19,6 +19,7 @@ from shared.settings import KafkaSettings, WorkerSettings
 from shared.shutdown import StopSignal
 from shared.topics import Topics, create_topics
 from worker.__main__ import GROUP, run
+from worker.scoring import Scorer
 from worker.transactions import Transactions
 
 WITHIN = 30.0
@@ -141,7 +142,7 @@ class Fleet:
 @contextmanager
 def working(
     fleet: Fleet,
-    scorer: Told,
+    scorer: Scorer,
     *,
     transactions: type[Transactions] = Transactions,
     **settings: object,
