@@ -1,4 +1,4 @@
-"""Entries in Redis, with a script for what would take two round trips."""
+"""Entries in Redis, with a script for what is to be done at once."""
 
 import contextlib
 import hashlib
@@ -11,27 +11,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question, StoreError
+from pairscore.cache.codec import PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, StoreError, follow
 from pairscore.errors import SettingsError
 
-# Reads what URLs led to and the images of those that led to one. Whatever else is there is none:
-# GET of a key of another type fails, which must not fail the others.
-_FOLLOW: Final = f"""
-local found = {{}}
-for number, key in ipairs(KEYS) do
-  local value = redis.pcall('GET', key)
-  if type(value) ~= 'string' then value = false end
-  local image = false
-  if value and string.byte(value, 2) == {IMAGE_OF_URL[0]} and #value >= {DIGEST.stop} then
-    image = redis.pcall('GET', ARGV[1] .. string.sub(value, {DIGEST.start + 1}, {DIGEST.stop}))
-    if type(image) ~= 'string' then image = false end
-  end
-  found[2 * number - 1] = value
-  found[2 * number] = image
-end
-return found
-"""
 # Who cannot say that an image is its own, because there is no room for that, embeds it all the
 # same; so does who has said so before.
 _CLAIM: Final = """
@@ -50,11 +33,8 @@ end
 return found
 """
 
-_FOLLOW_SHA1, _CLAIM_SHA1 = (
-    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_FOLLOW, _CLAIM)
-)
+_CLAIM_SHA1: Final = hashlib.sha1(_CLAIM.encode(), usedforsecurity=False).hexdigest()
 _Command: TypeAlias = tuple[str | bytes | int, ...]
-
 
 _SCANNED: Final = 1_000
 # Each read lets other threads run, and may have to wait for all of them.
@@ -87,22 +67,17 @@ class RedisStore:
             raise SettingsError(f"setting PAIRSCORE_REDIS__URL: {error}") from None
 
     def look_up(self, question: Question) -> Answer:
-        """Read, in one round trip."""
-        urls, captions = question.urls, question.captions
-        commands: list[_Command] = []
-        if urls:
-            commands.append(("EVALSHA", _FOLLOW_SHA1, len(urls), *urls, self._images))
-        if captions:
-            commands.append(("MGET", *captions))
-        answers = self._run(_FOLLOW, commands)
-        found = _values(answers[0], 2 * len(urls)) if urls else []
-        known = _values(answers[-1], len(captions)) if captions else []
-        return Answer(list(zip(found[::2], found[1::2], strict=True)), known)
+        """Read, in two round trips.
+
+        A script that follows a URL to its image saves one, and takes Redis twice the time: it
+        copies every value.
+        """
+        return follow(question, self._images, self._values)
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
         keys = [key for pair in images for key in pair]
-        command: _Command = (
+        ask: _Command = (
             "EVALSHA",
             _CLAIM_SHA1,
             len(keys),
@@ -110,7 +85,11 @@ class RedisStore:
             round(seconds * 1000),
             self._name,
         )
-        (found,) = self._run(_CLAIM, [command])
+        with _faults():
+            try:
+                [found] = self._send([ask])
+            except NoScriptError:
+                _, found = self._send([("SCRIPT LOAD", _CLAIM), ask])
         claimed = _listed(found, len(images))
         return [each if isinstance(each, bytes) else bool(each) for each in claimed]
 
@@ -167,13 +146,12 @@ class RedisStore:
         with contextlib.suppress(RedisError, OSError):
             self._redis.close()
 
-    def _run(self, script: str, commands: Sequence[_Command]) -> list[Any]:
-        """The answers to commands, after the script was loaded where Redis did not know it."""
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not keys:
+            return []
         with _faults():
-            try:
-                return self._send(commands)
-            except NoScriptError:
-                return self._send([("SCRIPT LOAD", script), *commands])[1:]
+            answer = self._redis.execute_command("MGET", *keys)
+        return [v if isinstance(v, bytes) else None for v in _listed(answer, len(keys))]
 
     def _send(self, commands: Sequence[_Command]) -> list[Any]:
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -181,10 +159,6 @@ class RedisStore:
                 pipeline.execute_command(*command)
             answers: list[Any] = pipeline.execute()
             return answers
-
-
-def _values(answer: object, count: int) -> list[bytes | None]:
-    return [each if isinstance(each, bytes) else None for each in _listed(answer, count)]
 
 
 def _listed(answer: object, count: int) -> list[object]:
