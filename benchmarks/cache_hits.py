@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import redis
 
+from pairscore import garbage
 from pairscore.cache import CaptionEntry, UrlEntry
 from pairscore.cache.codec import Keys, encode_caption, encode_image, encode_url
 from pairscore.pair import Pair, Score
@@ -80,6 +81,7 @@ def measure(rows: int, url: str) -> dict[str, float]:
         fetch=FetchSettings(attempts=1),
     )
     with Scorer(settings, model=Idle()) as scorer:  # type: ignore[arg-type]
+        garbage.set_aside()  # as commands and workers do
         before = _cpu(server)
         shared, shared_seconds = _score(scorer, rows)
         own = _cpu(server) - before
