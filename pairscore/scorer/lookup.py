@@ -71,12 +71,9 @@ class LookUpStage:
         self._thread = threading.Thread(target=self._run, name="pairscore-lookup", daemon=True)
         self._thread.start()
 
-    def put(self, row: Row) -> bool:
+    def put(self, row: Row) -> None:
         """Take a row, of which something is not known here; never waits."""
-        if not self._shared.available:
-            return False
         self._queue.put(row)
-        return True
 
     def claim(self, content: ContentWork, fetched: Fetched) -> bool:
         """Take an image; never waits."""
@@ -135,7 +132,7 @@ class LookUpStage:
             if row.text is None:
                 captions[row.caption] = None
         found = NOTHING
-        if urls or captions:
+        if (urls or captions) and self._shared.available:
             found = self._shared.look_up(list(urls), list(captions))
         if ready := self._in_flight.learn(rows, found):
             self._score(ready)

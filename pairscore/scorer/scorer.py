@@ -205,7 +205,9 @@ class Scorer:
             self._in_flight.settle([(row, failure)])
         elif row.image is not None and row.text is not None:
             self._encode.put([row])
-        elif self._look_up is None or not self._look_up.put(row):
+        elif self._look_up is not None:
+            self._look_up.put(row)
+        else:
             self._begin(row)
 
     def _begin(self, row: Row, found: FoundUrl | None = None) -> None:
