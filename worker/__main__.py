@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer
 
+from pairscore import garbage
 from pairscore.settings import Settings
 from shared.clients import connect, make_consumer, make_producer
 from shared.connection import Connection
@@ -120,6 +121,7 @@ def run(
             meter.model(_describe(scorer))
             if isinstance(scorer, Shown):
                 meter.scorer(scorer)
+            garbage.set_aside()
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)
             producer = make_producer(connection, transactional_id=f"worker.{name}")

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -39,21 +39,22 @@ class BoundedCache(Generic[K, V]):
             self._entries.move_to_end(key)
             return value
 
-    def put(self, key: K, value: V, payload_bytes: int, ttl: float | None = None) -> None:
-        """Keep `value`, which takes `payload_bytes` bytes besides its bookkeeping.
+    def put(self, items: Iterable[tuple[K, V, int]], ttl: float | None = None) -> None:
+        """Keep values, each with its key and how many bytes it takes besides its bookkeeping.
 
         `ttl` is how many seconds, where that is less than what the cache keeps entries for.
         """
-        size = payload_bytes + _OVERHEAD_BYTES
         with self._lock:
-            self._discard(key)
-            if size > self._max_bytes:
-                return
-            lasts = self._ttl if ttl is None else min(ttl, self._ttl)
-            self._entries[key] = (value, size, self._clock() + lasts)
-            self._bytes += size
-            while self._bytes > self._max_bytes:
-                self._discard(next(iter(self._entries)))
+            expiry = self._clock() + (self._ttl if ttl is None else min(ttl, self._ttl))
+            for key, value, payload_bytes in items:
+                self._discard(key)
+                size = payload_bytes + _OVERHEAD_BYTES
+                if size > self._max_bytes:
+                    continue
+                self._entries[key] = (value, size, expiry)
+                self._bytes += size
+                while self._bytes > self._max_bytes:
+                    self._discard(next(iter(self._entries)))
 
     @property
     def size(self) -> int:

@@ -67,15 +67,6 @@ class Cache:
         """The embedding of a caption."""
         return self._captions.get(text)
 
-    def lacks(self, url: str, caption: str) -> bool:
-        """Whether something that a row needs is not known here."""
-        entry = self._urls.get(url)
-        if entry is None or not self.is_fresh(entry):
-            return True
-        if isinstance(entry, NegativeEntry):
-            return False
-        return self._images.get(entry.sha256) is None or self._captions.get(caption) is None
-
     def led_to(
         self,
         url: str,
@@ -92,7 +83,7 @@ class Cache:
             target, etag, last_modified = "", None, None
         entry = UrlEntry(sha256, self._wall() + seconds, target, etag, last_modified)
         kept = self._lifetimes.most if entry.can_be_validated else seconds
-        self._keep_url(url, entry, kept)
+        self._urls.put([_url_item(url, entry)], kept)
         if self.shared is not None:
             self.shared.keep_url(url, entry, kept)
 
@@ -103,7 +94,7 @@ class Cache:
         seconds = self._lifetimes.of_failure(found)
         here = self._lifetimes.least if seconds is None else seconds
         entry = NegativeEntry(found, self._wall() + here)
-        self._keep_url(url, entry, here)
+        self._urls.put([_url_item(url, entry)], here)
         if seconds is not None and self.shared is not None:
             self.shared.keep_url(url, entry, seconds)
 
@@ -117,7 +108,7 @@ class Cache:
 
     def embedded_caption(self, text: str, entry: CaptionEntry) -> None:
         """Remember a caption's embedding."""
-        self._keep_caption(text, entry)
+        self._captions.put([_caption_item(text, entry)])
         if self.shared is not None:
             self.shared.keep_caption(text, entry)
 
@@ -126,28 +117,30 @@ class Cache:
         if self.shared is not None:
             self.shared.release(sha256)
 
-    def learn(self, found: Found) -> None:
-        """Remember what the shared cache knew; what is known here may be newer."""
-        for url, (entry, embedding) in found.urls.items():
-            here = self._urls.get(url)
-            if here is not None and here.fresh_until > entry.fresh_until:
-                continue
-            self._keep_url(url, entry)
-            if embedding is not None and isinstance(entry, UrlEntry):
-                self.learn_image(entry.sha256, embedding)
-        for text, caption in found.captions.items():
-            self._keep_caption(text, caption)
+    def learn(self, found: Found) -> Found:
+        """Remember what the shared cache knew; without those URLs of which more is known here."""
+        urls = {url: each for url, each in found.urls.items() if not self._is_old(url, each[0])}
+        self._urls.put([_url_item(url, entry) for url, (entry, _) in urls.items()])
+        self._images.put(
+            [
+                _image_item(entry.sha256, embedding)
+                for entry, embedding in urls.values()
+                if embedding is not None and isinstance(entry, UrlEntry)
+            ]
+        )
+        self._captions.put([_caption_item(*each) for each in found.captions.items()])
+        return Found(urls, found.captions)
 
     def learn_image(self, sha256: str, embedding: Embedding) -> None:
         """Remember an image's embedding (float32 [d]) that others have made."""
-        self._images.put(sha256, embedding, embedding.nbytes + len(sha256))
+        self._images.put([_image_item(sha256, embedding)])
 
-    def count(self, kind: Kind, *, hit: bool) -> None:
-        """Count something that was needed, and was known, here or to others, or was not.
+    def count(self, kind: Kind, *, hits: int = 0, misses: int = 0) -> None:
+        """Count what was needed, and was known, here or to others, or was not.
 
         Of rows that wait for the same work, the first one's needs are counted.
         """
-        self.looked_up.add(kind, hits=hit, misses=not hit)
+        self.looked_up.add(kind, hits=hits, misses=misses)
 
     def figures(self) -> dict[str, object]:
         """What it has done: hits and misses by kind, its bytes, and the shared cache's calls."""
@@ -163,10 +156,20 @@ class Cache:
         if self.shared is not None:
             self.shared.close()
 
-    def _keep_url(
-        self, url: str, entry: UrlEntry | NegativeEntry, seconds: float | None = None
-    ) -> None:
-        self._urls.put(url, entry, len(url) + entry.size, seconds)
+    def _is_old(self, url: str, entry: UrlEntry | NegativeEntry) -> bool:
+        here = self._urls.get(url)
+        return here is not None and here.fresh_until > entry.fresh_until
 
-    def _keep_caption(self, text: str, entry: CaptionEntry) -> None:
-        self._captions.put(text, entry, entry.embedding.nbytes + 2 * len(text))
+
+def _url_item(
+    url: str, entry: UrlEntry | NegativeEntry
+) -> tuple[str, UrlEntry | NegativeEntry, int]:
+    return url, entry, len(url) + entry.size
+
+
+def _image_item(sha256: str, embedding: Embedding) -> tuple[str, Embedding, int]:
+    return sha256, embedding, embedding.nbytes + len(sha256)
+
+
+def _caption_item(text: str, entry: CaptionEntry) -> tuple[str, CaptionEntry, int]:
+    return text, entry, entry.embedding.nbytes + 2 * len(text)

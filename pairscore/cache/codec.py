@@ -2,14 +2,14 @@
 
 A value is `version, kind, payload, checksum`. The checksum is over the key too, so that a value
 that was put under another key, which names the model and its embedding size, is no entry there.
-Numbers are little-endian. A store's script reads the digest of a URL's image out of its entry,
+Numbers are little-endian. A store reads the digest of a URL's image out of its entry,
 which therefore has its place (`DIGEST`).
 """
 
 import hashlib
 import math
 import struct
-from typing import Final
+from typing import Final, TypeGuard
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _CHECKSUM_BYTES: Final = 16
 _TEXT: Final = struct.Struct("<H")
 _TIME: Final = struct.Struct("<d")
 _ABSENT: Final = 0xFFFF
-_HEX: Final = frozenset("0123456789abcdef")
+_HEX: Final = b"0123456789abcdef"
 
 
 PREFIXES: Final = {
@@ -86,15 +86,12 @@ def encode_url(key: bytes, entry: UrlEntry | NegativeEntry) -> bytes:
 
 def decode_url(key: bytes, value: object) -> UrlEntry | NegativeEntry | None:
     """What a URL led to; None if `value` is not exactly that."""
-    payload = _unseal(key, value)
-    if payload is None:
-        return None
     try:
-        if payload[:1] == IMAGE_OF_URL:
-            return _decode_image_of_url(payload)
-        if payload[:1] == _FAILURE:
-            return _decode_failure(payload)
-    except (struct.error, ValueError, UnicodeDecodeError):
+        if _is_sealed(value, key, IMAGE_OF_URL):
+            return _decode_image_of_url(value)
+        if _is_sealed(value, key, _FAILURE):
+            return _decode_failure(value)
+    except (struct.error, ValueError):
         return None
     return None
 
@@ -106,10 +103,9 @@ def encode_image(key: bytes, embedding: Embedding) -> bytes:
 
 def decode_image(key: bytes, value: object, dimensions: int) -> Embedding | None:
     """The embedding (float32 [dimensions]); None if `value` is not exactly that."""
-    payload = _unseal(key, value)
-    if payload is None or payload[:1] != _IMAGE:
+    if not _is_sealed(value, key, _IMAGE):
         return None
-    return _embedding(payload[1:], dimensions)
+    return _embedding(value[2:-_CHECKSUM_BYTES], dimensions)
 
 
 def encode_caption(key: bytes, entry: CaptionEntry) -> bytes:
@@ -120,42 +116,36 @@ def encode_caption(key: bytes, entry: CaptionEntry) -> bytes:
 
 def decode_caption(key: bytes, value: object, dimensions: int) -> CaptionEntry | None:
     """The caption's embedding; None if `value` is not exactly that."""
-    payload = _unseal(key, value)
-    if payload is None or payload[:1] != _CAPTION or payload[1:2] not in {b"\0", b"\1"}:
+    if not _is_sealed(value, key, _CAPTION) or value[2] not in {0, 1}:
         return None
-    embedding = _embedding(payload[2:], dimensions)
-    return None if embedding is None else CaptionEntry(embedding, payload[1:2] == b"\1")
+    embedding = _embedding(value[3:-_CHECKSUM_BYTES], dimensions)
+    return None if embedding is None else CaptionEntry(embedding, value[2] == 1)
 
 
-def _decode_image_of_url(payload: bytes) -> UrlEntry | None:
-    sha256 = payload[9:73].decode("ascii")
-    target, place = _read_text(payload, 73)
-    etag, place = _read_text(payload, place)
-    last_modified, place = _read_text(payload, place)
-    fresh_until = _read_time(payload)
-    if place != len(payload) or target is None or not _HEX.issuperset(sha256):
+def _decode_image_of_url(value: bytes) -> UrlEntry | None:
+    sha256 = value[DIGEST]
+    target, etag, last_modified = _read_texts(value, DIGEST.stop)
+    if target is None or sha256.strip(_HEX):
         return None
-    if not all(text is None or _can_be_sent(text) for text in (etag, last_modified)):
+    if not (_can_be_sent(etag) and _can_be_sent(last_modified)):
         return None
-    return UrlEntry(sha256, fresh_until, target, etag, last_modified)
+    return UrlEntry(sha256.decode(), _read_time(value), target, etag, last_modified)
 
 
-def _can_be_sent(text: str) -> bool:
-    return text.isascii() and text.isprintable()  # in a header
+def _can_be_sent(text: str | None) -> bool:
+    return text is None or (text.isascii() and text.isprintable())  # in a header
 
 
-def _decode_failure(payload: bytes) -> NegativeEntry | None:
-    reason, place = _read_text(payload, 9)
-    detail, place = _read_text(payload, place)
-    sha256, place = _read_text(payload, place)
-    if place != len(payload) or reason is None or detail is None:
+def _decode_failure(value: bytes) -> NegativeEntry | None:
+    reason, detail, sha256 = _read_texts(value, DIGEST.start)
+    if reason is None or detail is None:
         return None
     failure = Failure(Reason(reason), detail, image_sha256=sha256)
-    return NegativeEntry(failure, _read_time(payload))
+    return NegativeEntry(failure, _read_time(value))
 
 
-def _read_time(payload: bytes) -> float:
-    time: float = _TIME.unpack_from(payload, 1)[0]
+def _read_time(value: bytes) -> float:
+    time: float = _TIME.unpack_from(value, 2)[0]
     if not math.isfinite(time):
         raise ValueError
     return time
@@ -165,7 +155,7 @@ def _embedding(data: bytes, dimensions: int) -> Embedding | None:
     if len(data) != 4 * dimensions:
         return None
     embedding = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
-    return embedding if np.isfinite(embedding).all() else None
+    return embedding if np.count_nonzero(np.isfinite(embedding)) == dimensions else None
 
 
 def _texts(*texts: str | None) -> bytes:
@@ -181,25 +171,32 @@ def _text(text: str | None) -> bytes:
     return _TEXT.pack(len(data)) + data
 
 
-def _read_text(payload: bytes, place: int) -> tuple[str | None, int]:
-    length: int = _TEXT.unpack_from(payload, place)[0]
-    start = place + _TEXT.size
-    if length == _ABSENT:
-        return None, start
-    if start + length > len(payload):
+def _read_texts(value: bytes, place: int) -> list[str | None]:
+    """The three texts between a place and the checksum."""
+    texts: list[str | None] = []
+    for _ in range(3):
+        length: int = _TEXT.unpack_from(value, place)[0]
+        place += _TEXT.size
+        if length == _ABSENT:
+            texts.append(None)
+        else:
+            texts.append(value[place : place + length].decode())
+            place += length
+    if place != len(value) - _CHECKSUM_BYTES:
         raise ValueError
-    return payload[start : start + length].decode(), start + length
+    return texts
 
 
 def _seal(key: bytes, payload: bytes) -> bytes:
     return _VERSION + payload + _checksum(key, payload)
 
 
-def _unseal(key: bytes, value: object) -> bytes | None:
-    if not isinstance(value, bytes) or value[:1] != _VERSION:
-        return None
-    payload = value[1:-_CHECKSUM_BYTES]
-    return payload if value[-_CHECKSUM_BYTES:] == _checksum(key, payload) else None
+def _is_sealed(value: object, key: bytes, kind: bytes) -> TypeGuard[bytes]:
+    return (
+        isinstance(value, bytes)
+        and value[:2] == _VERSION + kind
+        and value[-_CHECKSUM_BYTES:] == _checksum(key, value[1:-_CHECKSUM_BYTES])
+    )
 
 
 def _checksum(key: bytes, payload: bytes) -> bytes:

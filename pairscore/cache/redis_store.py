@@ -1,30 +1,13 @@
-"""Entries in Redis, with a script for what would take two round trips."""
+"""Entries in Redis, with a script for what is to be done at once."""
 
 import uuid
 from collections.abc import Sequence
 from typing import Final
 
-from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question
+from pairscore.cache.codec import PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, follow
 from pairscore.guard.redis_link import Command, RedisLink, Script, faults, listed
 
-# Reads what URLs led to and the images of those that led to one. Whatever else is there is none:
-# GET of a key of another type fails, which must not fail the others.
-_FOLLOW: Final = Script(f"""
-local found = {{}}
-for number, key in ipairs(KEYS) do
-  local value = redis.pcall('GET', key)
-  if type(value) ~= 'string' then value = false end
-  local image = false
-  if value and string.byte(value, 2) == {IMAGE_OF_URL[0]} and #value >= {DIGEST.stop} then
-    image = redis.pcall('GET', ARGV[1] .. string.sub(value, {DIGEST.start + 1}, {DIGEST.stop}))
-    if type(image) ~= 'string' then image = false end
-  end
-  found[2 * number - 1] = value
-  found[2 * number] = image
-end
-return found
-""")
 # Who cannot say that an image is its own, because there is no room for that, embeds it all the
 # same; so does who has said so before.
 _CLAIM: Final = Script("""
@@ -60,17 +43,12 @@ class RedisStore:
         self._link = RedisLink(url, seconds=seconds)
 
     def look_up(self, question: Question) -> Answer:
-        """Read, in one round trip."""
-        urls, captions = question.urls, question.captions
-        commands: list[Command] = []
-        if urls:
-            commands.append(("EVALSHA", _FOLLOW.sha1, len(urls), *urls, self._images))
-        if captions:
-            commands.append(("MGET", *captions))
-        answers = self._link.send(commands, _FOLLOW)
-        found = _values(answers[0], 2 * len(urls)) if urls else []
-        known = _values(answers[-1], len(captions)) if captions else []
-        return Answer(list(zip(found[::2], found[1::2], strict=True)), known)
+        """Read, in two round trips.
+
+        A script that follows a URL to its image saves one, and takes Redis twice the time: it
+        copies every value.
+        """
+        return follow(question, self._images, self._values)
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
@@ -137,6 +115,8 @@ class RedisStore:
         """Close the connection."""
         self._link.close()
 
-
-def _values(answer: object, count: int) -> list[bytes | None]:
-    return [each if isinstance(each, bytes) else None for each in listed(answer, count)]
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not keys:
+            return []
+        [answer] = self._link.send([("MGET", *keys)])
+        return [v if isinstance(v, bytes) else None for v in listed(answer, len(keys))]

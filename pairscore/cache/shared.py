@@ -14,7 +14,7 @@ from pairscore.cache.writing import Writer
 from pairscore.guard import CallStats
 
 MOST_AT_ONCE: Final = 500
-"""Rows to look up in one round trip: more would keep a server of others from answering them."""
+"""Rows to look up at once: more would keep a server of others from answering them."""
 
 _CLOSE_SECONDS: Final = 5.0
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Place:
     """Where a shared cache is.
 
     `make` connects to it, once for reading and once for writing; `name` is for messages; `seconds`
-    is what one round trip may take.
+    is what one call may take.
     """
 
     name: str

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question
+from pairscore.cache.codec import PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, follow
 from pairscore.errors import EnvironmentFault
 from pairscore.guard import Unavailable
 
@@ -63,21 +63,14 @@ class SqliteStore:
     def look_up(self, question: Question) -> Answer:
         """Read."""
         with _faults():
-            found = self._values([*question.urls, *question.captions])
-            named = {key: self._image_of(found.get(key)) for key in question.urls}
-            images = self._values([key for key in named.values() if key is not None])
-        urls = [
-            (found.get(key), images.get(image) if (image := named[key]) is not None else None)
-            for key in question.urls
-        ]
-        return Answer(urls, [found.get(key) for key in question.captions])
+            return follow(question, self._images, self._values)
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Read; what is not there is the caller's to embed."""
         del seconds
         with _faults():
             found = self._values([image for image, _ in images])
-        return [found.get(image, True) for image, _ in images]
+        return [True if value is None else value for value in found]
 
     def put(self, items: Sequence[Item]) -> None:
         """Write, in one transaction."""
@@ -124,12 +117,7 @@ class SqliteStore:
         """Close the file."""
         self._database.close()
 
-    def _image_of(self, value: bytes | None) -> bytes | None:
-        if value is None or value[1:2] != IMAGE_OF_URL:
-            return None
-        return self._images + value[DIGEST]
-
-    def _values(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         now = self._wall()
         found: dict[bytes, object] = {}
         for start in range(0, len(keys), _MOST_PARAMETERS):
@@ -137,7 +125,7 @@ class SqliteStore:
             marks = ",".join("?" * len(some))
             query = f"SELECT key, value FROM entries WHERE key IN ({marks}) AND expires > ?"  # noqa: S608
             found.update(self._database.execute(query, [*some, now]).fetchall())
-        return {key: value for key, value in found.items() if isinstance(value, bytes)}
+        return [v if isinstance(v := found.get(key), bytes) else None for key in keys]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
+from pairscore import garbage
 from pairscore.cache.stats import LookUpStats
 from pairscore.cli.progress import reporter
 from pairscore.csv_file import Plan, Summary, run
@@ -26,6 +27,7 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     from pairscore.scorer import Scorer
 
     with Scorer(settings) as scorer:
+        garbage.set_aside()
         model = scorer.model
         errors.out(
             f"model: {model.name} on {model.device}, {model.precision} through {model.backend} "

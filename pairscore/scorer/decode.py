@@ -8,9 +8,12 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Final, Protocol
 
+from pairscore.clip.preprocessing import Preprocessing
 from pairscore.fetch import Fetched
+from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Reason
-from pairscore.scorer.work import ContentWork, Encoded, InFlight, Pixels, UrlWork
+from pairscore.scorer.in_flight import InFlight
+from pairscore.scorer.work import ContentWork, Pixels, Row, UrlWork
 
 _log = logging.getLogger("pairscore.scorer")
 _PATIENCE: Final = 0.5
@@ -24,6 +27,23 @@ class PixelDecoder(Protocol):
 
     def __call__(self, body: bytes) -> Pixels | Failure:
         """The uint8 [3, height, width] pixels of an image file, or why there are none."""
+
+
+class ModelDecoder:
+    """The pixels of files of at most `max_pixels` pixels, as one model takes them."""
+
+    def __init__(self, max_pixels: int, preprocessing: Preprocessing) -> None:
+        self._max_pixels = max_pixels
+        self._preprocess = Preprocessor(preprocessing.resize, preprocessing.crop)
+
+    def configure_thread(self) -> None:
+        """Have torch use one core."""
+        configure_thread()
+
+    def __call__(self, body: bytes) -> Pixels | Failure:
+        """Decode and preprocess."""
+        image = decode(body, max_pixels=self._max_pixels)
+        return image if isinstance(image, Failure) else self._preprocess(image)
 
 
 class DecodeStage:
@@ -44,7 +64,7 @@ class DecodeStage:
         slots: threading.Semaphore,
         consumed: Callable[[Fetched], None],
         claim: Callable[[ContentWork, Fetched], bool],
-        hand_on: Callable[[ContentWork | Encoded], None],
+        hand_on: Callable[[ContentWork | list[Row]], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._decoder = decoder

@@ -15,7 +15,8 @@ from pairscore.cache.stats import Kind
 from pairscore.clip import ClipModel
 from pairscore.inbox import Inbox
 from pairscore.pair import Failure, Outcome, Reason, Score
-from pairscore.scorer.work import ContentWork, Encoded, InFlight, Row
+from pairscore.scorer.in_flight import InFlight
+from pairscore.scorer.work import ContentWork, Row
 
 _MAX_ROWS: Final = 1024
 _LINGER: Final = 0.010
@@ -24,13 +25,13 @@ _LINGER: Final = 0.010
 @dataclass(slots=True)
 class _Batch:
     images: list[ContentWork] = field(default_factory=list)
-    known: list[Encoded] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
-    def add(self, item: ContentWork | Encoded) -> None:
+    def add(self, item: ContentWork | list[Row]) -> None:
         if isinstance(item, ContentWork):
             self.images.append(item)
         else:
-            self.known.append(item)
+            self.rows += item
 
 
 class EncodeStage:
@@ -58,12 +59,12 @@ class EncodeStage:
         self._on_crash = on_crash
         # Images are bounded by `slots`, rows whose image is known by the window of who submits
         # them.
-        self._queue: Inbox[ContentWork | Encoded | None] = Inbox()
+        self._queue: Inbox[ContentWork | list[Row] | None] = Inbox()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pairscore-encode", daemon=True)
         self._thread.start()
 
-    def put(self, item: ContentWork | Encoded) -> None:
+    def put(self, item: ContentWork | list[Row]) -> None:
         """Take a decoded image, or rows whose image is known; never waits."""
         self._queue.put(item)
 
@@ -87,7 +88,7 @@ class EncodeStage:
         deadline = time.monotonic() + _LINGER
         while item is not None and not self._stopping:
             batch.add(item)
-            if len(batch.images) >= self._batch_size or len(batch.known) >= _MAX_ROWS:
+            if len(batch.images) >= self._batch_size or len(batch.rows) >= _MAX_ROWS:
                 return batch
             try:
                 item = self._queue.get(timeout=self._patience(batch, deadline))
@@ -100,12 +101,12 @@ class EncodeStage:
         return max(0.0, deadline - time.monotonic()) if expected else 0.0
 
     def _score(self, batch: _Batch) -> None:
-        encoded = [*self._encode_images(batch.images), *batch.known]
-        rows = [(row, item, attempts) for item in encoded for row, attempts in item.rows]
+        rows = self._encode_images(batch.images) + batch.rows
         for start in range(0, len(rows), _MAX_ROWS):
-            self._in_flight.settle(self._score_rows(rows[start : start + _MAX_ROWS]))
+            some = rows[start : start + _MAX_ROWS]
+            self._in_flight.settle(zip(some, self._score_rows(some), strict=True))
 
-    def _encode_images(self, images: list[ContentWork]) -> list[Encoded]:
+    def _encode_images(self, images: list[ContentWork]) -> list[Row]:
         if not images:
             return []
         pixels = np.stack([image.pixels for image in images if image.pixels is not None])
@@ -113,61 +114,54 @@ class EncodeStage:
         for image in images:
             image.pixels = None
             self._slots.release()
-        encoded = []
+        rows = []
         for image, row in zip(images, embeddings, strict=True):
             # A row of the batch's array would keep the whole of it in memory while it is cached.
             embedding = row.copy()
-            encoded.append(self._in_flight.encoded(image, embedding, by_others=False))
-        return encoded
+            rows += self._in_flight.encoded(image, embedding, by_others=False)
+        return rows
 
-    def _score_rows(self, rows: Sequence[tuple[Row, Encoded, int]]) -> list[tuple[Row, Outcome]]:
-        captions = self._embed_captions([row for row, _, _ in rows])
-        images = np.stack([item.embedding for _, item, _ in rows])
-        texts = np.stack([captions[row.caption].embedding for row, _, _ in rows])
-        cosines = np.einsum("nd,nd->n", images, texts)
+    def _score_rows(self, rows: Sequence[Row]) -> list[Outcome]:
+        captions = self._captions_of(rows)
+        shape = (len(rows), -1)
+        images = np.concatenate([row.image for row in rows if row.image is not None])
+        texts = np.concatenate([caption.embedding for caption in captions])
+        cosines = np.einsum("nd,nd->n", images.reshape(shape), texts.reshape(shape))
         return [
-            (
-                row,
-                self._outcome(
-                    float(cosine), item, attempts, truncated=captions[row.caption].truncated
-                ),
-            )
-            for (row, item, attempts), cosine in zip(rows, cosines, strict=True)
+            self._outcome(row, cosine, truncated=caption.truncated)
+            for row, caption, cosine in zip(rows, captions, cosines.tolist(), strict=True)
         ]
 
-    def _outcome(self, cosine: float, item: Encoded, attempts: int, *, truncated: bool) -> Outcome:
+    def _outcome(self, row: Row, cosine: float, *, truncated: bool) -> Outcome:
         if not math.isfinite(cosine):
             # Weights with NaN in them, or an overflow at a low precision: a number that is none.
             return Failure(
                 Reason.INTERNAL,
                 "similarity is not finite",
-                attempts=attempts,
-                image_sha256=item.sha256,
+                attempts=row.attempts,
+                image_sha256=row.sha256,
                 retryable=True,
             )
         return Score(
             similarity=cosine * self._model.logit_scale,
             cosine=cosine,
             caption_truncated=truncated,
-            image_sha256=item.sha256,
-            attempts=attempts,
+            image_sha256=row.sha256,
+            attempts=row.attempts,
         )
 
-    def _embed_captions(self, rows: Sequence[Row]) -> dict[str, CaptionEntry]:
-        """The embedding of each distinct caption, and whether it was truncated."""
-        known: dict[str, CaptionEntry] = {}
-        missing: list[str] = []
-        for text, row in {row.caption: row for row in rows}.items():
-            entry = row.known or self._cache.caption(text)
-            self._cache.count(Kind.CAPTION, hit=entry is not None)
-            if entry is None:
-                missing.append(text)
-            else:
-                known[text] = entry
-        if missing:
-            tokens = self._model.tokenize(missing)
+    def _captions_of(self, rows: Sequence[Row]) -> list[CaptionEntry]:
+        """The embedding of each row's caption, and whether it was truncated."""
+        for row in rows:
+            row.text = row.text or self._cache.caption(row.caption)
+        missing = [row.caption for row in rows if row.text is None]
+        distinct = list(dict.fromkeys(missing))
+        self._cache.count(Kind.CAPTION, hits=len(rows) - len(missing), misses=len(distinct))
+        made: dict[str, CaptionEntry] = {}
+        if distinct:
+            tokens = self._model.tokenize(distinct)
             embeddings = self._model.embed_captions(tokens)
-            for text, caption, embedding in zip(missing, tokens, embeddings, strict=True):
-                known[text] = CaptionEntry(embedding.copy(), caption.truncated)
-                self._cache.embedded_caption(text, known[text])
-        return known
+            for text, caption, embedding in zip(distinct, tokens, embeddings, strict=True):
+                made[text] = CaptionEntry(embedding.copy(), caption.truncated)
+                self._cache.embedded_caption(text, made[text])
+        return [row.text or made[row.caption] for row in rows]

@@ -10,9 +10,10 @@ from typing import Final
 
 from pairscore.cache import Cache, Embedding
 from pairscore.cache.shared import MOST_AT_ONCE, NOTHING, FoundUrl, SharedCache
-from pairscore.fetch import Fetched, Url
+from pairscore.fetch import Fetched
 from pairscore.inbox import Inbox
-from pairscore.scorer.work import ContentWork, InFlight, Row
+from pairscore.scorer.in_flight import InFlight
+from pairscore.scorer.work import ContentWork, Row
 
 CLAIM_SECONDS: Final = 15.0
 """How long others leave an image alone that one is about to embed."""
@@ -42,35 +43,37 @@ class LookUpStage:
         cache: Cache,
         in_flight: InFlight,
         *,
-        begin: Callable[[Url, Row, FoundUrl | None], None],
+        begin: Callable[[Row, FoundUrl | None], None],
+        score: Callable[[list[Row]], None],
         known: Callable[[ContentWork, Fetched, Embedding], None],
         decode: Callable[[ContentWork, Fetched], None],
         on_crash: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`begin` goes on with a row, `known` and `decode` with an image."""
+        """`score` goes on with rows whose image is known, `begin` with any other row.
+
+        `known` and `decode` go on with an image.
+        """
         self._shared = shared
         self._cache = cache
         self._in_flight = in_flight
         self._begin = begin
+        self._score = score
         self._known = known
         self._decode = decode
         self._on_crash = on_crash
         self._clock = clock
         # Bounded by the window of who submits rows, and by the fetcher's slots.
-        self._queue: Inbox[tuple[Url, Row] | _Claim | None] = Inbox()
+        self._queue: Inbox[Row | _Claim | None] = Inbox()
         # With when each is to be asked for again, the first one first.
         self._others: deque[tuple[float, _Claim]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pairscore-lookup", daemon=True)
         self._thread.start()
 
-    def put(self, url: Url, row: Row) -> bool:
-        """Take a row, where others may know more of it than is known here; never waits."""
-        if not self._shared.available or not self._cache.lacks(url.text, row.caption):
-            return False
-        self._queue.put((url, row))
-        return True
+    def put(self, row: Row) -> None:
+        """Take a row, of which something is not known here; never waits."""
+        self._queue.put(row)
 
     def claim(self, content: ContentWork, fetched: Fetched) -> bool:
         """Take an image; never waits."""
@@ -97,9 +100,9 @@ class LookUpStage:
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
 
-    def _next(self) -> tuple[list[tuple[Url, Row]], list[_Claim]]:
+    def _next(self) -> tuple[list[Row], list[_Claim]]:
         """What has come, and after a while what is to be asked again."""
-        rows: list[tuple[Url, Row]] = []
+        rows: list[Row] = []
         claims: list[_Claim] = []
         patience = max(0.0, self._others[0][0] - self._clock()) if self._others else None
         try:
@@ -119,22 +122,23 @@ class LookUpStage:
             claims.append(self._others.popleft()[1])
         return rows, claims
 
-    def _look_up(self, rows: list[tuple[Url, Row]]) -> None:
-        urls = [
-            text
-            for text in dict.fromkeys(url.text for url, _ in rows)
-            if not self._in_flight.has(text)
-        ]
-        captions = [
-            text
-            for text in dict.fromkeys(row.caption for _, row in rows)
-            if self._cache.caption(text) is None
-        ]
-        found = self._shared.look_up(urls, captions) if urls or captions else NOTHING
-        self._cache.learn(found)
-        for url, row in rows:
-            row.known = found.captions.get(row.caption)
-            self._begin(url, row, found.urls.get(url.text))
+    def _look_up(self, rows: list[Row]) -> None:
+        urls: dict[str, None] = {}
+        captions: dict[str, None] = {}
+        for row in rows:
+            if row.image is None and not self._in_flight.has(row.url.text):
+                urls[row.url.text] = None
+            row.text = row.text or self._cache.caption(row.caption)
+            if row.text is None:
+                captions[row.caption] = None
+        found = NOTHING
+        if (urls or captions) and self._shared.available:
+            found = self._shared.look_up(list(urls), list(captions))
+        if ready := self._in_flight.learn(rows, found):
+            self._score(ready)
+        for row in rows:
+            if row.image is None:
+                self._begin(row, found.urls.get(row.url.text))
 
     def _ask_for(self, claims: list[_Claim]) -> None:
         answers = self._shared.claim([each.content.sha256 for each in claims], CLAIM_SECONDS)

@@ -17,19 +17,19 @@ from pairscore.fetch import (
     FetchResult,
     FetchStats,
     NotModified,
-    Url,
     Validators,
     parse_url,
 )
-from pairscore.image import Preprocessor, configure_thread, decode
 from pairscore.pair import Failure, Outcome, Pair, Reason
 from pairscore.politeness.budgets import LocalBudgets
 from pairscore.politeness.shared import SharedBudgets
 from pairscore.scorer.budgets import open_budgets
-from pairscore.scorer.decode import DecodeStage
+from pairscore.scorer.decode import DecodeStage, ModelDecoder
 from pairscore.scorer.encode import EncodeStage
+from pairscore.scorer.in_flight import InFlight
 from pairscore.scorer.lookup import LookUpStage
-from pairscore.scorer.work import ContentWork, Encoded, InFlight, Pixels, Row, UrlWork
+from pairscore.scorer.promise import Promise
+from pairscore.scorer.work import ContentWork, Row, UrlWork
 from pairscore.settings import Settings, load_settings
 
 
@@ -97,7 +97,7 @@ class Scorer:
         self._look_up = self._make_look_up()
         self._decode = DecodeStage(
             threads,
-            decoder=_Decoder(self._settings, self._model),
+            decoder=ModelDecoder(self._settings.image.max_pixels, self._model.preprocessing),
             in_flight=self._in_flight,
             slots=slots,
             consumed=self._fetcher.consumed,
@@ -139,25 +139,10 @@ class Scorer:
         Raises:
             ScorerClosed, ScorerCrashed: it is no longer running.
         """
-        if self._stopped is not None:
-            raise self._stopped
-        if not isinstance(pair, Pair):
-            pair = Pair(*pair)
         future: Future[Outcome] = Future()
         # Work is shared between rows, so that one row's future cannot cancel it.
         future.set_running_or_notify_cancel()
-        url = parse_url(pair.url)
-        if isinstance(url, Failure):
-            future.set_result(url)
-        elif not pair.caption.strip():
-            future.set_result(Failure(Reason.EMPTY_CAPTION))
-        else:
-            row = Row(pair.caption, future)
-            self._in_flight.enter(row)
-            if self._look_up is None or not self._look_up.put(url, row):
-                self._begin(url, row)
-            # A stage that died after the check above has abandoned the rows of that moment only.
-            self._abandon_if_stopped()
+        self._take(pair, future)
         return future
 
     def score_pairs(
@@ -169,9 +154,10 @@ class Scorer:
             ScorerClosed, ScorerCrashed: it ended before the last pair; and whatever `pairs` raises.
         """
         limit = window or self._settings.window
-        pending: deque[Future[Outcome]] = deque()
+        pending: deque[Promise] = deque()
         for pair in pairs:
-            pending.append(self.submit(pair))
+            pending.append(promise := Promise())
+            self._take(pair, promise)
             while pending and (len(pending) >= limit or pending[0].done()):
                 yield pending.popleft().result()
         while pending:
@@ -209,19 +195,48 @@ class Scorer:
             self._cache,
             self._in_flight,
             begin=self._begin,
+            score=self._encode.put,
             known=self._known,
             decode=lambda content, fetched: self._decode.put(content, fetched),
             on_crash=self._crash,
         )
 
-    def _begin(self, url: Url, row: Row, found: FoundUrl | None = None) -> None:
-        admitted = self._in_flight.admit(url, row, found)
+    def _take(self, pair: Pair | tuple[str, str], future: Future[Outcome] | Promise) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+        if not isinstance(pair, Pair):
+            pair = Pair(*pair)
+        url = parse_url(pair.url)
+        if isinstance(url, Failure):
+            future.set_result(url)
+        elif not pair.caption.strip():
+            future.set_result(Failure(Reason.EMPTY_CAPTION))
+        else:
+            row = Row(url, pair.caption, future)
+            self._in_flight.enter(row)
+            self._start(row)
+            # A stage that died after the check above has abandoned the rows of that moment only.
+            self._abandon_if_stopped()
+
+    def _start(self, row: Row) -> None:
+        failure = self._in_flight.recall(row)
+        if failure is not None:
+            self._in_flight.settle([(row, failure)])
+        elif row.image is not None and row.text is not None:
+            self._encode.put([row])
+        elif self._look_up is not None:
+            self._look_up.put(row)
+        else:
+            self._begin(row)
+
+    def _begin(self, row: Row, found: FoundUrl | None = None) -> None:
+        admitted = self._in_flight.admit(row, found)
         if isinstance(admitted, UrlWork):
             work = admitted
             known = None if work.earlier is None else _validators(work.earlier[0])
             self._fetcher.fetch(work.url, lambda result: self._fetched(work, result), known)
-        elif isinstance(admitted, Encoded):
-            self._encode.put(admitted)
+        elif isinstance(admitted, Row):
+            self._encode.put([row])
         elif isinstance(admitted, Failure):
             self._in_flight.settle([(row, admitted)])
 
@@ -255,22 +270,6 @@ class Scorer:
 
 def _validators(entry: UrlEntry) -> Validators:
     return Validators(entry.target, entry.etag, entry.last_modified)
-
-
-class _Decoder:
-    """Image files to the pixels that one model takes."""
-
-    def __init__(self, settings: Settings, model: clip.ClipModel) -> None:
-        self._max_pixels = settings.image.max_pixels
-        preprocessing = model.preprocessing
-        self._preprocess = Preprocessor(preprocessing.resize, preprocessing.crop)
-
-    def configure_thread(self) -> None:
-        configure_thread()
-
-    def __call__(self, body: bytes) -> Pixels | Failure:
-        image = decode(body, max_pixels=self._max_pixels)
-        return image if isinstance(image, Failure) else self._preprocess(image)
 
 
 def score_pairs(

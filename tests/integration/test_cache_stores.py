@@ -161,12 +161,7 @@ def test_values_of_other_types_are_misses_and_hide_no_others(on_redis, server, k
     assert server.get(wrong) == b"right"
 
 
-def test_a_redis_that_has_forgotten_the_scripts_is_told_them_again(on_redis, server, keys):
-    key = url_key()
-    on_redis.put([(key, led_to(key), 60)])
-    server.script_flush()
-    captions = [keys.caption("a dog")]
-    assert on_redis.look_up(Question([key], captions)).urls == [(led_to(key), None)]
+def test_a_redis_that_has_forgotten_the_script_is_told_it_again(on_redis, server, keys):
     server.script_flush()
     assert on_redis.claim([(keys.image(SHA256), keys.claim(SHA256))], 60.0) == [True]
 

@@ -279,7 +279,7 @@ def test_defect_in_one_image_is_its_internal_failure_and_is_logged(
             raise KeyError("defect")
         return real(data, max_pixels=max_pixels)
 
-    monkeypatch.setattr("pairscore.scorer.scorer.decode", decode)
+    monkeypatch.setattr("pairscore.scorer.decode.decode", decode)
     bad, good = server.add("/bad.jpg", poison), server.add("/good.jpg", picture(8))
     with Scorer(settings, model=model) as scorer:
         outcomes = list(scorer.score_pairs([(bad, "a dog"), (good, "a dog")]))

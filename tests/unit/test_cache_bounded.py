@@ -19,7 +19,7 @@ class Clock:
 def test_entry_is_given_back_until_it_is_too_old():
     clock = Clock()
     cache: BoundedCache[str, int] = BoundedCache(10_000, ttl=60, clock=clock)
-    cache.put("a", 1, 8)
+    cache.put([("a", 1, 8)])
     clock.now = 59.9
     assert cache.get("a") == 1
     clock.now = 60.0
@@ -30,23 +30,23 @@ def test_entry_is_given_back_until_it_is_too_old():
 def test_least_recently_used_entry_goes_first():
     cache: BoundedCache[str, int] = BoundedCache(1_500, ttl=60, clock=Clock())
     for name in "abc":
-        cache.put(name, ord(name), 100)
+        cache.put([(name, ord(name), 100)])
     assert cache.get("a") is not None
-    cache.put("d", ord("d"), 100)
+    cache.put([("d", ord("d"), 100)])
     assert [name for name in "abcd" if cache.get(name) is None] == ["b"]
 
 
 def test_entry_larger_than_the_cache_is_not_kept_and_evicts_nothing():
     cache: BoundedCache[str, int] = BoundedCache(1_000, ttl=60, clock=Clock())
-    cache.put("small", 1, 10)
-    cache.put("large", 2, 5_000)
+    cache.put([("small", 1, 10)])
+    cache.put([("large", 2, 5_000)])
     assert cache.get("small") == 1
     assert cache.get("large") is None
 
 
 def test_cache_of_no_bytes_keeps_nothing():
     cache: BoundedCache[str, int] = BoundedCache(0, ttl=60, clock=Clock())
-    cache.put("a", 1, 0)
+    cache.put([("a", 1, 0)])
     assert cache.get("a") is None
 
 
@@ -58,7 +58,7 @@ def test_total_size_never_exceeds_the_bound(puts, bound):
     cache: BoundedCache[int, int] = BoundedCache(bound, ttl=60, clock=Clock())
     last = {}
     for key, size in puts:
-        cache.put(key, size, size)
+        cache.put([(key, size, size)])
         last[key] = size
         kept = {k: v for k in range(21) if (v := cache.get(k)) is not None}
         assert sum(size + 400 for size in kept.values()) <= bound
@@ -73,7 +73,7 @@ def test_threads_may_share_it():
     def work(seed: int) -> None:
         for i in range(3_000):
             key = (i * 7 + seed) % 100
-            cache.put(key, key * 3, 100)
+            cache.put([(key, key * 3, 100)])
             found = cache.get(key)
             if found is not None and found != key * 3:
                 wrong.append((key, found))

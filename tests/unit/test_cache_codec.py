@@ -78,7 +78,7 @@ def test_what_a_url_led_to_comes_back(entry):
     assert decode_url(KEY, encode_url(KEY, entry)) == entry
 
 
-def test_the_digest_is_where_a_script_looks_for_it():
+def test_the_digest_is_where_a_store_looks_for_it():
     assert encode_url(KEY, UrlEntry(SHA256, 1.0))[DIGEST] == SHA256.encode()
 
 

@@ -39,9 +39,9 @@ def test_hits_and_misses_are_counted_once_each_and_are_there_at_zero():
     metrics, cache = Metrics("worker"), Cache(100_000, LIFETIMES)
     meter = CacheMeter(metrics, cache)
     assert samples(metrics)["cache_lookups_total", "image", "hit"] == 0
-    cache.count(Kind.IMAGE, hit=True)
-    cache.count(Kind.IMAGE, hit=True)
-    cache.count(Kind.URL, hit=False)
+    cache.count(Kind.IMAGE, hits=1)
+    cache.count(Kind.IMAGE, hits=1)
+    cache.count(Kind.URL, misses=1)
     meter.show(10.0)
     meter.show(10.5)  # not yet again
     meter.show(12.0)
@@ -49,7 +49,7 @@ def test_hits_and_misses_are_counted_once_each_and_are_there_at_zero():
     assert found["cache_lookups_total", "image", "hit"] == 2
     assert found["cache_lookups_total", "image", "miss"] == 0
     assert found["cache_lookups_total", "url", "miss"] == 1
-    cache.count(Kind.IMAGE, hit=True)
+    cache.count(Kind.IMAGE, hits=1)
     cache.learn_image("0" * 64, np.ones(8, np.float32))
     meter.show(14.0)
     assert samples(metrics)["cache_lookups_total", "image", "hit"] == 3
