@@ -1,13 +1,24 @@
-"""Entries in Redis, with a script for what is to be done at once."""
+"""Entries in Redis, with scripts for what would take two round trips."""
 
 import uuid
 from collections.abc import Sequence
 from typing import Final
 
-from pairscore.cache.codec import PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question, follow
+from pairscore.cache.codec import DIGEST, IMAGE_OF_URL, PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, names_image
 from pairscore.guard.redis_link import Command, RedisLink, Script, faults, listed
 
+# Reads what URLs led to, and the images of those that led to one. MGET takes a key of another type
+# for one that is not there.
+_FOLLOW: Final = Script(f"""
+local values, images = redis.call('MGET', unpack(KEYS)), {{}}
+for _, value in ipairs(values) do
+  if value and string.byte(value, 2) == {IMAGE_OF_URL[0]} then
+    images[#images + 1] = ARGV[1] .. string.sub(value, {DIGEST.start + 1}, {DIGEST.stop})
+  end
+end
+return {{values, #images > 0 and redis.call('MGET', unpack(images)) or images}}
+""")
 # Who cannot say that an image is its own, because there is no room for that, embeds it all the
 # same; so does who has said so before.
 _CLAIM: Final = Script("""
@@ -43,12 +54,20 @@ class RedisStore:
         self._link = RedisLink(url, seconds=seconds)
 
     def look_up(self, question: Question) -> Answer:
-        """Read, in two round trips.
-
-        A script that follows a URL to its image saves one, and takes Redis twice the time: it
-        copies every value.
-        """
-        return follow(question, self._images, self._values)
+        """Read, in one round trip."""
+        urls, captions = question.urls, question.captions
+        commands: list[Command] = []
+        if urls:
+            commands.append(("EVALSHA", _FOLLOW.sha1, len(urls), *urls, self._images))
+        if captions:
+            commands.append(("MGET", *captions))
+        answers = self._link.send(commands, _FOLLOW)
+        found, images = listed(answers[0], 2) if urls else ([], [])
+        known = listed(answers[-1], len(captions)) if captions else []
+        values = _values(found, len(urls))
+        named = iter(_values(images, sum(map(names_image, values))))
+        pairs = [(each, next(named) if names_image(each) else None) for each in values]
+        return Answer(pairs, _values(known, len(captions)))
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Claim, in one round trip."""
@@ -115,8 +134,6 @@ class RedisStore:
         """Close the connection."""
         self._link.close()
 
-    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if not keys:
-            return []
-        [answer] = self._link.send([("MGET", *keys)])
-        return [v if isinstance(v, bytes) else None for v in listed(answer, len(keys))]
+
+def _values(answer: object, count: int) -> list[bytes | None]:
+    return [each if isinstance(each, bytes) else None for each in listed(answer, count)]

@@ -88,6 +88,11 @@ class Store(Keeper, Protocol):
         ...
 
 
+def names_image(value: bytes | None) -> bool:
+    """Whether a value of a URL's key says that it led to an image."""
+    return value is not None and value[1:2] == IMAGE_OF_URL
+
+
 def follow(
     question: Question,
     images: bytes,
