@@ -185,7 +185,13 @@ class FetchSettings(BaseModel):
     attempts: int = Field(default=4, ge=1, le=100, description="how often a URL is asked, in all")
     backoff_base: float = Field(default=0.5, ge=0, le=3600)
     backoff_cap: float = Field(default=30.0, ge=0, le=3600)
-    retry_after_cap: float = Field(default=60.0, ge=0, le=3600)
+    retry_after_cap: float = Field(
+        default=300.0,
+        ge=0,
+        le=3600,
+        description="longest `Retry-After` that a row waits for; where a host wants to be left "
+        "alone for longer, its rows are failures (in a worker they come back)",
+    )
     max_bytes: int = Field(default=20_000_000, ge=1, description="cap of one body")
     max_redirects: int = Field(default=5, ge=0, le=50)
     buffer_bytes: int = Field(default=256_000_000, ge=1, description="fetched and not yet decoded")

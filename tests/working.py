@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import requests
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
@@ -23,6 +23,7 @@ from worker.scoring import Scorer
 from worker.transactions import Transactions
 
 WITHIN = 30.0
+_ASK_SECONDS = 5.0
 SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attempts=1)
 PASSING = Failure(Reason.HTTP_ERROR, "503", attempts=1, retryable=True)
 _BEFORE, _AFTER = "http://e.org/", ".jpg"
@@ -127,7 +128,10 @@ class Fleet:
         """How many workers have partitions."""
         group = self.settings.topic_prefix + GROUP
         (described,) = self.admin.describe_consumer_groups([group]).values()
-        members = described.result(WITHIN).members
+        try:
+            members = described.result(_ASK_SECONDS).members
+        except (TimeoutError, KafkaException):  # as of a busy broker; asked again
+            return 0
         return sum(bool(member.assignment.topic_partitions) for member in members)
 
     def lag(self) -> int:

@@ -12,6 +12,7 @@ from pairscore.cache.stats import LookUpStats
 from pairscore.cli.progress import reporter
 from pairscore.csv_file import Plan, Summary, run
 from pairscore.fetch import FetchStats
+from pairscore.fetch.stats import Hold
 from pairscore.pair import Reason
 from pairscore.settings import FetchSettings, Settings
 
@@ -51,7 +52,14 @@ def run_score(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     if blocked:
         line = f"{blocked:,} rows lead to addresses that are not public; --allow-net opens some"
         errors.out(line, highlight=False)
-    if scorer.fetched.mean_wait > _NOTABLE_WAIT:
+    closed = scorer.fetched.let_go[Hold.CLOSED]
+    if closed:
+        errors.out(
+            f"{closed:,} rows were not asked for: their hosts want to be left alone for more than "
+            f"{settings.fetch.retry_after_cap:g} s (PAIRSCORE_FETCH__RETRY_AFTER_CAP)",
+            highlight=False,
+        )
+    if scorer.fetched.mean_wait > _NOTABLE_WAIT and not scorer.fetched.closings:
         errors.out(_waited(scorer.fetched, settings.fetch), highlight=False)
     if as_json:
         found = as_dict(summary, scorer.fingerprint, cpu)

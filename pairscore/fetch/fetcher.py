@@ -213,23 +213,27 @@ class Fetcher:
 
     def _end(self, transfer: Transfer, request: Request, code: int, message: str) -> None:
         evidence = transfer.evidence()
-        host = request.target.host
         if transfer.condition and still_holds(code, evidence):
-            self._turns.finished(host, ending(evidence, None))
+            self._turns.finished(request, ending(evidence, None))
             self._unchanged(transfer, request)
             return
         if leads_on(code, evidence):
-            self._turns.finished(host, ending(evidence, None))
+            self._turns.finished(request, ending(evidence, None))
             failure = self._follow(transfer, request, evidence)
             if failure is None:
                 return
         else:
             failure = judge(code, message, evidence, self._settings)
-            self._turns.finished(host, ending(evidence, failure))
+            # What others have left of the deadline says nothing of a host.
+            left = self._settings.timeout - request.seconds
+            whole = left >= min(self._settings.connect_timeout, self._settings.timeout)
+            self._turns.finished(request, ending(evidence, failure, whole=whole))
         if failure is None:
             self._succeeded(transfer, request)
         elif failure.reason is Reason.DNS_ERROR and code == RESOLVE_HOST:
-            self._names.settle(host, failure, lambda settled: self._settled(request, settled))
+            self._names.settle(
+                request.target.host, failure, lambda settled: self._settled(request, settled)
+            )
         else:
             self._retry_or_fail(request, failure)
 

@@ -52,7 +52,7 @@ class Turns:
 
         One whose turn would not come in time is let go at once.
         """
-        host, limit, now = request.target.host, self._settings.queue_timeout, self._clock()
+        host, limit, now = _host_of(request), self._settings.queue_timeout, self._clock()
         backlog = None if limit is None else self._queues.backlog(host, limit, now)
         if backlog is None:
             self._queues.put(host, request, now, delay)
@@ -83,8 +83,9 @@ class Turns:
         self._stats.wait_seconds += waited
         return request
 
-    def finished(self, host: str, ending: Ending) -> None:
-        """A request that was taken for `host` is over."""
+    def finished(self, request: Request, ending: Ending) -> None:
+        """A request that was taken, for the target that it still has, is over."""
+        host = _host_of(request)
         if ending.close:
             self._stats.closings += 1
             _log.info("%s asks to be left alone for %.0f s", host, ending.close)
@@ -110,7 +111,9 @@ class Turns:
         self._stats.held = self._queues.held
 
     def close(self) -> None:
-        """Let go of the budgets."""
+        """Give back what was granted, and let go of the budgets."""
+        if farewell := self._queues.farewell():
+            self._budgets.ask(farewell, self._later)
         self._budgets.close()
 
     def _later(self, granted: Sequence[tuple[Question, Grant]]) -> None:
@@ -131,3 +134,8 @@ class Turns:
     def _let_go(self, hold: Hold, request: Request, failure: Failure) -> None:
         self._stats.let_go[hold] += 1
         request.done(failure)
+
+
+def _host_of(request: Request) -> str:
+    # A name with the dot of the root behind it is the same name.
+    return request.target.host.removesuffix(".")

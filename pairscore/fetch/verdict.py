@@ -98,14 +98,15 @@ def judge(code: int, message: str, evidence: Evidence, settings: FetchSettings) 
     return _judge_code(code, message, evidence)
 
 
-def ending(evidence: Evidence, failure: Failure | None) -> Ending:
-    """What the end of an attempt, in `failure` or in none, says of the host that was asked."""
-    status = evidence.status
+def ending(evidence: Evidence, failure: Failure | None, *, whole: bool = True) -> Ending:
+    """What the end of an attempt, in `failure` or in none, says of the host that was asked.
+
+    `whole` says that it had as long to connect as it may have.
+    """
+    status, reason = evidence.status, None if failure is None else failure.reason
     return Ending(
-        answered=evidence.request_sent,
-        failed=not evidence.request_sent
-        and failure is not None
-        and failure.reason is Reason.CONNECT_ERROR,
+        answered=evidence.request_sent or reason is Reason.TLS_ERROR,
+        failed=whole and not evidence.request_sent and reason is Reason.CONNECT_ERROR,
         close=(evidence.retry_after or 0.0) if status in _CLOSING_STATUS else 0.0,
     )
 

@@ -16,6 +16,7 @@ from pairscore.politeness.budget import SECOND
 
 _MOST_WANTED: Final = 64
 _TELLING: Final = 3
+_STALE_SECONDS: Final = 2.0
 T = TypeVar("T")
 
 
@@ -55,6 +56,7 @@ class _Host(Generic[T]):
     answered: bool = False
     close: float = 0.0
     timed: float | None = None
+    void: bool = False
     delay: float = 0.0
 
     @property
@@ -146,16 +148,20 @@ class HostQueues(Generic[T]):
     def answered(self, question: Question, grant: Grant, now: float) -> None:
         """Take what a host's budget says to a question; the grant's times count from `now`."""
         state = self._hosts.get(question.host)
-        if state is None or not question.wanted:
+        if state is None:
+            return
+        state.troubled = grant.troubled
+        if not question.wanted:
             return
         self._asked -= 1
         state.asked = 0
-        state.troubled = grant.troubled
-        # What the host has asked for meanwhile, its budget is told with the next question.
-        state.permits = 0 if state.close else grant.permits
+        state.permits = grant.permits
         state.begin = now + grant.first / SECOND
         state.interval = grant.interval / SECOND
         state.again = now + max(grant.again, grant.closed) / SECOND
+        if state.void:
+            # The host has asked to be left alone meanwhile, which its budget did not know.
+            state.void, state.permits, state.again = False, 0, now
         self._place(question.host, state, now)
 
     def take(self, now: float) -> tuple[T, float] | None:
@@ -163,10 +169,17 @@ class HostQueues(Generic[T]):
 
         With it comes for how many seconds it has waited for its host.
         """
-        if not self._runnable:
-            return None
-        host, _ = self._runnable.popitem(last=False)
-        state = self._hosts[host]
+        while self._runnable:
+            host, _ = self._runnable.popitem(last=False)
+            state = self._hosts[host]
+            if now - state.begin <= _STALE_SECONDS:
+                return self._take(host, state, now)
+            # What it was granted is somebody else's by now, or would come all at once.
+            state.permits, state.again = 0, min(state.again, now)
+            self._place(host, state, now)
+        return None
+
+    def _take(self, host: str, state: _Host[T], now: float) -> tuple[T, float]:
         item, began = state.waiting.popleft()
         waited = state.pace.clock(now) - began
         state.in_flight += 1
@@ -187,7 +200,9 @@ class HostQueues(Generic[T]):
         if ending.close:
             state.close = max(state.close, ending.close)
             state.permits = 0
-        if state.has_news:
+            state.void = state.asked > 0
+        # A connection that it does not need is of use to others.
+        if state.has_news or not (state.waiting or state.asked):
             self._telling[host] = None
         self._place(host, state, now)
 
@@ -212,6 +227,10 @@ class HostQueues(Generic[T]):
     def next_time(self) -> float | None:
         """When there is something to be done that waits for nothing but that time."""
         return self._times[0][0] if self._times else None
+
+    def farewell(self) -> list[Question]:
+        """What to tell budgets when no request will begin or end any more."""
+        return [Question(host, 0, 0) for host in self._hosts]
 
     def _place(self, host: str, state: _Host[T], now: float) -> None:
         """Put a host where it belongs."""

@@ -83,7 +83,8 @@ class HostBudget:
 
     `due` is when the next request is to begin. The host is left alone until `closed_until`. After
     `failures` in a row, the last one at `failed_at`, it is unreachable until `reopens` (0 if it is
-    not); then `prober` sends one request, which is given up at `probe_until`.
+    not); then `prober` sends one request, which is given up at `probe_until`. The next time it is
+    another worker's turn than `failed_by`'s, if there is one: the network of one may be at fault.
     """
 
     due: int = 0
@@ -94,6 +95,7 @@ class HostBudget:
     pause: int = 0
     probe_until: int = 0
     prober: str = ""
+    failed_by: str = ""
     shares: dict[str, Share] = field(default_factory=dict)
 
     def ask(
@@ -149,9 +151,10 @@ class HostBudget:
         elif question.failures and self.prober == worker:
             self.pause = min(2 * self.pause, MOST_PAUSE)
             self.reopens, self.prober, self.probe_until = now + self.pause, "", 0
+            self.failed_by = worker
         if question.answered:
             self.failures = self.reopens = self.pause = self.probe_until = 0
-            self.prober = ""
+            self.prober = self.failed_by = ""
         if question.close:
             self.closed_until = max(self.closed_until, now + min(question.close, LONGEST))
 
@@ -167,7 +170,7 @@ class HostBudget:
             return Grant(closed=self.reopens - now, unreachable=True, troubled=True)
         others = self.prober not in ("", worker) and self.probe_until > now
         own = self.prober == worker and self.probe_until > now and in_flight > 0
-        if others or own:
+        if others or own or (self.failed_by == worker and self._waiting(worker, now)):
             return Grant(again=SECOND, troubled=True)
         self.prober, self.probe_until = worker, now + lease
         mine.held, mine.granted = in_flight + 1, now
@@ -185,7 +188,7 @@ class HostBudget:
     ) -> Grant:
         in_flight = mine.held
         others = [share for name, share in self.shares.items() if name != worker]
-        waiting = [each for each in others if each.wants and each.seen + WAITING > now]
+        waiting = self._waiting(worker, now)
         # Where there are more workers than connections, those go first that waited for longer.
         ahead = sum(each.held == 0 and each.granted + TURN < mine.granted for each in waiting)
         free = connections - sum(each.held for each in others) - in_flight - ahead
@@ -206,3 +209,11 @@ class HostBudget:
             mine.held, mine.granted = in_flight + permits, now
         again = again if permits < question.wanted else 0
         return Grant(permits, first, interval, again, troubled=troubled)
+
+    def _waiting(self, worker: str, now: int) -> list[Share]:
+        """Those of other workers that want something."""
+        return [
+            share
+            for name, share in self.shares.items()
+            if name != worker and share.wants and share.seen + WAITING > now
+        ]

@@ -40,10 +40,12 @@ class HostsInRedis:
 
     def count_workers(self) -> int:
         """Say that this one is there, and how many are."""
-        seconds, _ = self._link.send([("TIME",)])[0]
+        (seconds, _), kind = self._link.send([("TIME",), ("TYPE", WORKERS)])
         now = int(seconds)
+        wrong: list[Command] = [] if kind in (b"none", b"zset") else [("DEL", WORKERS)]
         answers = self._link.send(
             [
+                *wrong,
                 ("ZADD", WORKERS, now, self._worker),
                 ("ZREMRANGEBYSCORE", WORKERS, 0, now - _WORKER_SECONDS),
                 ("EXPIRE", WORKERS, _WORKER_SECONDS),

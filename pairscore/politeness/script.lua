@@ -2,7 +2,7 @@
 -- ARGV: worker, wanted, in_flight (-1: nothing is said of it), failures, answered, close, interval,
 -- connections, lease, now (0: this server's time). Times are microseconds: integers below 2^53.
 local SECOND = 1000000
-local LONGEST = 86400 * SECOND
+local LONGEST, LONGEST_DELAY = 86400 * SECOND, 60 * SECOND
 local AHEAD, BURST, WAITING, POLL, TURN = SECOND, SECOND / 4, 5 * SECOND, SECOND / 20, SECOND / 2
 local FAILURES, LEAST_PAUSE, MOST_PAUSE = 5, 10 * SECOND, 600 * SECOND
 local FIELDS = {'due', 'closed_until', 'failures', 'failed_at', 'reopens', 'pause',
@@ -19,13 +19,13 @@ if now == 0 then
 end
 
 -- What is no state of ours is as if there were none.
-local state, shares, fields = {prober = ''}, {}, {}
+local state, shares, fields = {prober = '', failed_by = ''}, {}, {}
 for _, name in ipairs(FIELDS) do state[name] = 0 end
 if redis.call('TYPE', key).ok == 'hash' then fields = redis.call('HGETALL', key)
 else redis.call('DEL', key) end
 for number = 1, #fields, 2 do
   local name, value = fields[number], fields[number + 1]
-  if name == 'prober' then state.prober = value
+  if name == 'prober' or name == 'failed_by' then state[name] = value
   elseif state[name] then state[name] = string.match(value, '^%d+$') and tonumber(value) or 0
   elseif string.sub(name, 1, 2) == 'w:' then
     local held, wants, granted, seen = string.match(value, '^(%d+) ([01]) (%d+) (%d+)$')
@@ -37,7 +37,7 @@ for number = 1, #fields, 2 do
 end
 
 -- Nor is what no clock of ours can have written.
-state.due = math.min(state.due, now + AHEAD + interval)
+state.due = math.min(state.due, now + AHEAD + math.max(interval, LONGEST_DELAY))
 state.closed_until = math.min(state.closed_until, now + LONGEST)
 state.failed_at = math.min(state.failed_at, now)
 state.reopens = math.min(state.reopens, now + MOST_PAUSE)
@@ -50,10 +50,11 @@ if failures > 0 and state.reopens == 0 then
   if state.failures >= FAILURES then state.pause, state.reopens = LEAST_PAUSE, now + LEAST_PAUSE end
 elseif failures > 0 and state.prober == worker then
   state.pause = math.min(2 * state.pause, MOST_PAUSE)
-  state.reopens, state.prober, state.probe_until = now + state.pause, '', 0
+  state.reopens, state.failed_by, state.prober, state.probe_until = now + state.pause, worker, '', 0
 end
 if answered then
-  state.failures, state.reopens, state.pause, state.probe_until, state.prober = 0, 0, 0, 0, ''
+  state.failures, state.reopens, state.pause, state.probe_until = 0, 0, 0, 0
+  state.prober, state.failed_by = '', ''
 end
 if close > 0 then
   state.closed_until = math.max(state.closed_until, now + math.min(close, LONGEST))
@@ -81,6 +82,11 @@ local function probe()
   local under_way = state.probe_until > now
   if under_way and state.prober ~= '' and state.prober ~= worker then return end
   if under_way and state.prober == worker and in_flight > 0 then return end
+  if state.failed_by == worker then
+    for name, share in pairs(shares) do
+      if name ~= worker and share.wants and share.seen + WAITING > now then return end
+    end
+  end
   state.prober, state.probe_until = worker, now + lease
   mine.held, mine.granted = in_flight + 1, now
   grant.permits = 1
@@ -127,7 +133,7 @@ if in_flight >= 0 then
   else permit() end
 end
 
-local kept = {'prober', state.prober}
+local kept = {'prober', state.prober, 'failed_by', state.failed_by}
 for _, name in ipairs(FIELDS) do
   kept[#kept + 1] = name
   kept[#kept + 1] = string.format('%.0f', state[name])

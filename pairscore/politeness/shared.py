@@ -47,7 +47,7 @@ class SharedBudgets:
         self._lock = threading.Lock()  # of `_local`
         self._inbox: Inbox[tuple[Sequence[Question], Later] | None] = Inbox()
         self._heartbeat = clock()
-        self._closing = False
+        self._closed = False
         self._guard = Guard(
             name="Redis (hosts)",
             seconds=seconds,
@@ -74,14 +74,13 @@ class SharedBudgets:
 
     def close(self) -> None:
         """Say goodbye and end the thread, within some seconds."""
-        self._closing = True
         self._inbox.put(None)
         self._thread.join(_CLOSE_SECONDS)
         self._guard.close()
 
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while not self._closed:
                 asked = self._next()
                 if self._clock() >= self._heartbeat:
                     self._count_workers()
@@ -93,7 +92,7 @@ class SharedBudgets:
             self._on_crash(error)
 
     def _next(self) -> list[tuple[Sequence[Question], Later]]:
-        """What has been asked, as much of it as one round trip is good for."""
+        """What has been asked, as much of it as one round trip is good for; notes the end."""
         asked: list[tuple[Sequence[Question], Later]] = []
         size = 0
         try:
@@ -104,6 +103,7 @@ class SharedBudgets:
                 if size >= _MOST_AT_ONCE:
                     break
                 each = self._inbox.get_nowait()
+            self._closed = each is None
         except Empty:
             pass
         return asked
@@ -134,7 +134,8 @@ class SharedBudgets:
 
 
 def _of_own(question: Question, grant: Grant) -> Question:
-    return replace(question, wanted=grant.permits, failures=0, answered=False)
+    # Whether a host answers, all know better than one.
+    return replace(question, wanted=grant.permits, failures=0, answered=not grant.troubled)
 
 
 def _both(grant: Grant, own: Grant) -> Grant:
@@ -147,4 +148,5 @@ def _both(grant: Grant, own: Grant) -> Grant:
         first=max(grant.first, own.first),
         again=max(grant.again, own.again),
         closed=own.closed,
+        unreachable=own.unreachable,
     )

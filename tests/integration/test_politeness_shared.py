@@ -18,7 +18,7 @@ from deploy.local.ports import free_ports
 from pairscore.guard import State, Unavailable
 from pairscore.politeness.budget import FAILURES, SECOND, Grant, HostBudget, Question
 from pairscore.politeness.budgets import LocalBudgets
-from pairscore.politeness.hosts_in_redis import HOST, HostsInRedis
+from pairscore.politeness.hosts_in_redis import HOST, WORKERS, HostsInRedis
 from pairscore.politeness.limits import Budget, HostLimit, HostLimits
 from pairscore.politeness.shared import SharedBudgets
 from tests.fetching import wait_until
@@ -90,6 +90,7 @@ steps = st.lists(
         st.integers(0, FAILURES),
         st.booleans(),
         st.sampled_from([0, 0, 0, 3 * SECOND, 10**14]),
+        st.sampled_from([0, 0, SECOND, 60 * SECOND]),
         st.sampled_from([0, 1, 1_234, 50_000, 333_333, SECOND, 7 * SECOND, 60 * SECOND]),
     ),
     max_size=25,
@@ -99,9 +100,9 @@ steps = st.lists(
 # A worker that comes again after its share had expired.
 @example(
     [
-        ("b", 0, 1, 0, False, 0, 0),
-        ("b", 0, 1, 0, False, 0, 60 * SECOND),
-        ("a", 1, 0, 0, False, 0, 0),
+        ("b", 0, 1, 0, False, 0, 0, 0),
+        ("b", 0, 1, 0, False, 0, 0, 60 * SECOND),
+        ("a", 1, 0, 0, False, 0, 0, 0),
     ],
     0.0,
     1,
@@ -113,14 +114,14 @@ def test_the_script_does_what_the_model_does(redis_url, steps, rate, connections
     links = {worker: hosts_of(redis_url, limits, worker=worker) for worker in "abc"}
     now = 1_764_000_000_000_000
     try:
-        for worker, wanted, in_flight, failures, answered, close, passed in steps:
+        for worker, wanted, in_flight, failures, answered, close, delay, passed in steps:
             now += passed
-            question = Question(host, wanted, in_flight, failures, answered, close)
+            question = Question(host, wanted, in_flight, failures, answered, close, delay)
             expected = model.ask(
                 question,
                 worker=worker,
                 now=now,
-                interval=limits.of(host).interval,
+                interval=max(limits.of(host).interval, delay),
                 connections=connections,
                 lease=round(LEASE * SECOND),
             )
@@ -346,3 +347,36 @@ def test_four_processes_together_keep_to_the_rate(url):
         each.budgets.close()
     seconds = max(taken) - min(taken)
     assert 0.85 * 20 <= (len(taken) - 5) / seconds <= 1.05 * 20
+
+
+def test_failures_that_were_heard_of_without_redis_do_not_outlast_that(own_redis):
+    host = name()
+    with asking(own_redis.url, seconds=0.05) as one:
+        with paused(own_redis):
+            for _ in range(3):
+                one.ask(Question(name(), 1, 0))
+            one.ask(Question(host, failures=FAILURES))
+            assert one.ask(Question(host, 1, 0))[0].unreachable
+        answered = one.budgets.stats.calls
+        before = answered["ask"]
+        wait_until(lambda: bool(one.ask(Question(name(), 1, 0))) and answered["ask"] > before)
+        assert one.ask(Question(host, 4, 0))[0].permits == 4
+
+
+def test_what_was_told_last_is_told_before_the_end(url):
+    host = name()
+    with asking(url) as one:
+        assert one.ask(Question(host, 8, 0))[0].permits > 0
+        one.budgets.ask([Question(host, 0, 0)], lambda _: None)
+    link = hosts_of(url, HostLimits(Budget(0.0, 8)))
+    assert link.ask([Question(host, 8, 0)])[0].permits == 8
+    link.close()
+
+
+def test_a_key_of_workers_that_is_none_is_made_anew(own_redis):
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.set(WORKERS, "what")
+    link = hosts_of(own_redis.url)
+    assert link.count_workers() == 1
+    link.leave()
+    link.close()

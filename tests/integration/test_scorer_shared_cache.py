@@ -24,6 +24,7 @@ from pairscore.scorer.lookup import CLAIM_SECONDS
 from pairscore.settings import CacheSettings, RedisSettings, Settings, load_settings
 from tests.fetching import wait_until
 from tests.image_server import ImageServer, image_server, picture
+from tests.redis_relay import Relay, relay
 from tests.tiny_clip import make_tiny_clip
 
 ROWS = 24
@@ -411,6 +412,59 @@ def test_scores_are_equal_and_complete_whatever_redis_does(
         found += scorer.score_pairs(pairs[ROWS * 3 // 4 :])
         found += scorer.score_pairs(pairs)
     assert_same(found, expected + expected)
+
+
+def late(way: Relay) -> None:
+    way.late = 5.0
+
+
+def dripping(way: Relay) -> None:
+    way.drop = 8
+
+
+def cut_off(way: Relay) -> None:
+    way.cut.set()
+
+
+@pytest.mark.parametrize("fault", [late, dripping, cut_off], ids=lambda fault: fault.__name__)
+def test_scores_are_equal_and_complete_whatever_the_way_to_redis_does(
+    fault, redis_service, settings, counting, server
+):
+    pairs = pairs_of(server)
+    expected = outcomes(settings, counting, pairs)
+    with relay(redis_service.url) as way:
+        shared = on_redis(settings, way.url)
+        outcomes(shared, counting, pairs[: ROWS // 2])
+        with scoring(shared, counting) as scorer:
+            found = list(scorer.score_pairs(pairs[: ROWS * 3 // 4]))
+            fault(way)
+            started = time.monotonic()
+            found += scorer.score_pairs(pairs[ROWS * 3 // 4 :])
+            found += scorer.score_pairs(pairs)
+            assert scorer.cache.shared is not None
+            # What a round trip may take, a few times; none waits for as long as Redis would.
+            assert time.monotonic() - started < 5
+    assert_same(found, expected + expected)
+
+
+def test_a_redis_that_was_paused_for_half_a_minute_is_used_again(
+    restored, settings, counting, server, pytestconfig
+):
+    seconds = 30.0 if pytestconfig.getoption("long_faults", default=False) else 3.0
+    pairs = pairs_of(server)
+    expected = outcomes(settings, counting, pairs)
+    with scoring(on_redis(settings, restored.url), counting) as scorer:
+        found = list(scorer.score_pairs(pairs[: ROWS // 2]))
+        restored.pause()
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            found += scorer.score_pairs(pairs[ROWS // 2 :])
+            assert_same(found[-(ROWS // 2) :], expected[ROWS // 2 :])
+        restored.resume()
+        shared = scorer.cache.shared
+        assert shared is not None
+        wait_until(lambda: shared.available, within=40)
+    assert_same(found[:ROWS], expected)
 
 
 def test_a_redis_that_comes_back_is_used_again(own_redis, settings, counting, server):

@@ -321,3 +321,42 @@ def test_a_wait_is_foreseen_by_how_fast_the_host_has_been():
     queues.finished("h")
     assert queues.queues.held == 0  # what may begin waits for room alone
     assert backlog("h", 1.0, queues.now) is None
+
+
+def test_what_was_granted_too_long_ago_is_asked_for_anew():
+    queues: Turns[int] = Turns(8)
+    for number in range(3):
+        queues.put("h", number)
+    assert queues.take() == 0
+    queues.now += 10  # there was no room
+    asked = len(queues.asked)
+    assert queues.queues.take(queues.now) is None
+    assert queues.take() == 1
+    assert queues.asked[asked:] == [Question("h", 2, 1)]
+
+
+def test_what_was_asked_before_a_host_wanted_to_be_left_alone_is_void():
+    queues: Turns[int] = Turns(8)
+    queues.put("h", 0)
+    assert queues.take() == 0
+    queues.put("h", 1)
+    [question] = queues.queues.questions(10, queues.now)  # under way
+    queues.finished("h", Ending(answered=True, close=60.0))
+    [told] = queues.queues.questions(10, queues.now)
+    assert told.close == 60_000_000
+    queues.budgets.ask([told])
+    queues.queues.answered(question, Grant(permits=1), queues.now)
+    assert queues.take() is None
+    assert queues.grants["h"].closed == 60_000_000
+
+
+def test_a_connection_that_is_not_needed_any_more_is_given_back_at_once():
+    queues: Turns[int] = Turns(8)
+    for number in range(3):
+        queues.put("h", number)
+    assert [queues.take(), queues.take(), queues.take()] == [0, 1, 2]
+    asked = len(queues.asked)
+    queues.finished("h")
+    assert queues.take() is None
+    assert queues.asked[asked:] == [Question("h", 0, 2)]
+    assert queues.queues.farewell() == [Question("h", 0, 0)]

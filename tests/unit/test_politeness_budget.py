@@ -269,3 +269,33 @@ def test_a_host_rests_once_nothing_is_to_be_remembered():
     assert world.budget.rests(world.now + 2 * MOST_PAUSE + SECOND)
     world.tell(close=SECOND, answered=True)
     assert not world.budget.rests(world.now + SECOND)
+
+
+def test_after_one_worker_has_failed_to_reach_a_host_another_one_tries():
+    world = World()
+    world.tell("a", failures=FAILURES)
+    world.now += LEAST_PAUSE
+    assert world.ask("b").permits == 0 or world.ask("a").permits == 0  # one probe at a time
+    world = World()
+    world.tell("a", failures=FAILURES)
+    world.now += LEAST_PAUSE
+    assert world.ask("a").permits == 1
+    world.begin("a")
+    world.end("a")
+    assert world.ask("a", failures=1).closed == 2 * LEAST_PAUSE
+    world.ask("b")
+    world.now += 2 * LEAST_PAUSE - SECOND
+    world.ask("b")  # it still waits
+    world.now += SECOND
+    assert [world.ask("a").permits, world.ask("b").permits] == [0, 1]
+
+
+def test_alone_a_worker_goes_on_trying():
+    world = World()
+    world.tell("a", failures=FAILURES)
+    for pause in (LEAST_PAUSE, 2 * LEAST_PAUSE):
+        world.now += pause
+        assert world.ask("a").permits == 1
+        world.begin("a")
+        world.end("a")
+        world.tell("a", failures=1)
