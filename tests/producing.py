@@ -42,7 +42,8 @@ class Place:
 
     def create(self) -> "Place":
         """Create the topics, and wait until brokers lead them."""
-        wait_until(self._created)
+        # One try may take 20 s, where a broker that was suspended has yet to register anew.
+        wait_until(self._created, within=60.0)
         wait_until(self._led)
         return self
 
