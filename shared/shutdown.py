@@ -75,11 +75,13 @@ class StopSignal:
         # ever. Nor a SimpleQueue, whose time-outs cannot be relied on.
         self._woken, self._asking = os.pipe()
         os.set_blocking(self._asking, False)
+        self._installed = False
 
     def __del__(self) -> None:
-        """Give back what it waits with."""
-        for end in (self._woken, self._asking):
-            os.close(end)
+        """Give back what it waits with, unless signals may still come."""
+        if not self._installed:
+            for end in (self._woken, self._asking):
+                os.close(end)
 
     def install(self, grace: float | None = None) -> None:
         """Take SIGTERM and SIGINT; only the main thread can.
@@ -87,6 +89,10 @@ class StopSignal:
         A process that has not ended `grace` seconds after it was asked to is ended with
         `EXIT_LATE`, whatever it hangs in: for one whose work is safe at any moment.
         """
+        self._installed = True
+        # Handlers run between two steps of the main thread, which may never come: it may hang in a
+        # call of librdkafka's. This is written at once.
+        signal.set_wakeup_fd(self._asking, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
         if grace is not None:
@@ -128,7 +134,7 @@ class StopSignal:
             # What is sent is left there, for all who wait.
             poll = select.poll()
             poll.register(self._woken, select.POLLIN)
-            poll.poll(max(0.0, seconds) * 1000)
+            self._asked = bool(poll.poll(max(0.0, seconds) * 1000)) or self._asked
         return self._asked
 
     def _enforce(self, grace: float) -> None:

@@ -30,6 +30,7 @@ _BROKEN: Final = frozenset({8, 16, 52, 55, 56, 61, 88, 92, 95, 96, 97})
 _CUT_OFF: Final = ("SSL_ERROR_SYSCALL", "onnection reset", "Broken pipe", "unexpected eof")
 _EXHAUSTED: Final = "no file descriptor left; lower --concurrency or raise `ulimit -n`"
 _USERINFO: Final = re.compile(r"://\S*@")
+_TOOK: Final = re.compile(r" after \d+ (?:ms|milliseconds)\b")
 _DETAIL_LIMIT: Final = 300
 _ROUNDS: Final = 300
 _NOT_MODIFIED: Final = 304
@@ -188,5 +189,7 @@ def _blocked(addresses: tuple[str, ...]) -> str:
 def _one_line(message: str) -> str:
     # Messages quote URLs, in which passwords may be, and what servers sent: bytes that are no
     # UTF-8, control characters.
-    line = _USERINFO.sub("://", " ".join(message.split()))[:_DETAIL_LIMIT]
+    # How long it took differs from one time to the next; what came of a row should not.
+    plain = _TOOK.sub("", _USERINFO.sub("://", " ".join(message.split())))
+    line = plain[:_DETAIL_LIMIT]
     return "".join(character if character.isprintable() else "\ufffd" for character in line)

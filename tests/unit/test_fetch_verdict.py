@@ -171,3 +171,10 @@ def test_whatever_libcurl_says_is_one_printable_line(code, message, evidence):
         assert len(failure.detail) < 350
         assert failure.detail.isprintable()
         failure.detail.encode()
+
+
+def test_what_libcurl_says_of_how_long_it_took_is_left_out():
+    message = "Failed to connect to 192.0.2.1 port 80 after 12 ms: Could not connect to server"
+    failure = judge(7, message, UNSENT, SETTINGS)
+    assert failure is not None
+    assert failure.detail == "Failed to connect to 192.0.2.1 port 80: Could not connect to server"

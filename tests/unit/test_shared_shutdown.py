@@ -217,3 +217,32 @@ def test_what_is_raised_by_closing_is_raised_to_who_asked():
 
     with pytest.raises(InputError, match="as it was told to"):
         try_to_close(fail, "failing", 60.0)
+
+
+DEADLOCKED = """
+import ctypes, sys
+from shared.shutdown import StopSignal
+stop = StopSignal()
+stop.install(grace=0.5)
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+library = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(64)  # PTHREAD_MUTEX_INITIALIZER
+library.pthread_mutex_lock(mutex)
+library.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a mutex of zeros is one of glibc's")
+def test_a_process_whose_main_thread_hangs_in_a_library_ends_when_it_is_asked_to():
+    command = [sys.executable, "-c", DEADLOCKED]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 3
+        finally:
+            process.kill()
