@@ -7,7 +7,6 @@ each host, when it was asked (monotonic, in seconds) and by how many at once.
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
+
+from benchmarks.server import bodies_of, port_of, response
 
 _SLOW: Final = "127.0.9."
 _SECONDS: Final = 1.0
@@ -57,21 +58,18 @@ class _Connection(asyncio.Protocol):
             target = head.split(b" ", 2)[1]
             if target == b"/asked":
                 said = {host: [t, self._log.peak[host]] for host, t in self._log.times.items()}
-                self._answer(json.dumps(said).encode())
+                self._transport.write(response(200, json.dumps(said).encode()))
                 continue
             path, _, salt = target.partition(b"?")
             self._log.begins(self._host)
             wait = _SECONDS if self._host.startswith(_SLOW) else 0.0
-            asyncio.get_running_loop().call_later(wait, self._end, self._bodies[path] + salt)
+            answer = response(200, self._bodies[path], salt)
+            asyncio.get_running_loop().call_later(wait, self._end, answer)
 
-    def _end(self, body: bytes) -> None:
+    def _end(self, answer: bytes) -> None:
         self._log.ends(self._host)
         if not self._transport.is_closing():
-            self._answer(body)
-
-    def _answer(self, body: bytes) -> None:
-        head = f"HTTP/1.1 200 .\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._transport.write(head.encode() + body)
+            self._transport.write(answer)
 
 
 class Hosts:
@@ -100,15 +98,9 @@ async def _serve(bodies: dict[bytes, bytes]) -> None:
 @contextmanager
 def many_hosts(folder: Path) -> Iterator[Hosts]:
     """The server while the block runs."""
-    command = [sys.executable, "-m", "benchmarks.hosts_server", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield Hosts(int(process.stdout.readline()))
-        finally:
-            process.terminate()
+    with port_of("benchmarks.hosts_server", folder) as port:
+        yield Hosts(port)
 
 
 if __name__ == "__main__":
-    files = Path(sys.argv[1]).iterdir()
-    asyncio.run(_serve({b"/" + file.name.encode(): file.read_bytes() for file in files}))
+    asyncio.run(_serve(bodies_of(Path(sys.argv[1]))))

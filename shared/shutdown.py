@@ -134,7 +134,8 @@ class StopSignal:
             # What is sent is left there, for all who wait.
             poll = select.poll()
             poll.register(self._woken, select.POLLIN)
-            self._asked = bool(poll.poll(max(0.0, seconds) * 1000)) or self._asked
+            if poll.poll(max(0.0, seconds) * 1000):
+                self._asked = True
         return self._asked
 
     def _enforce(self, grace: float) -> None:

@@ -48,6 +48,16 @@ def own_redis() -> Iterator[local.NativeRedis]:
         yield redis
 
 
+@pytest.fixture
+def restored(own_redis: local.NativeRedis) -> Iterator[local.NativeRedis]:
+    """The same, which is as new again after the test, whatever that did to it."""
+    own_redis.start()
+    yield own_redis
+    own_redis.resume()
+    own_redis.kill()
+    own_redis.start()
+
+
 @pytest.fixture(scope="session")
 def postgres_service(pytestconfig: pytest.Config) -> Iterator[local.Postgres]:
     """A PostgreSQL of all tests."""

@@ -30,7 +30,7 @@ from worker.loop import LAST_SECONDS, Pace, Parts, Worker, pause_and_resume
 from worker.meter import Meter, Shown
 from worker.parking import Parking
 from worker.publication import Publication, Publisher
-from worker.scoring import Scorer, Scoring
+from worker.scoring import Scorer, Scoring, none_held
 from worker.transactions import Transactions
 
 GROUP: Final = "worker"
@@ -135,7 +135,7 @@ def run(
                     least=4 * settings.fetch.concurrency,
                     most=settings.worker.in_flight,
                     patience=_patience(own),
-                    held=(lambda: scorer.fetched.held) if isinstance(scorer, Shown) else _none,
+                    held=(lambda: scorer.fetched.held) if isinstance(scorer, Shown) else none_held,
                 ),
                 parking=Parking(),
                 backpressure=Backpressure(
@@ -166,10 +166,6 @@ def run(
         with Watchdog(health, settings.worker.stall_seconds, name="worker"):
             Worker(parts, topics, pace).run(stop)
         _log.info("worker %s has ended", name)
-
-
-def _none() -> int:
-    return 0
 
 
 def _load(settings: Settings) -> Scorer:

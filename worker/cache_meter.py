@@ -7,7 +7,7 @@ from pairscore.cache.shared import SharedCache
 from pairscore.cache.stats import Call, Kind, LookUpStats
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.metrics import Metric, Metrics
-from worker.totals import EVERY_SECONDS, Count, Totals
+from worker.totals import Count, Totals
 
 
 class CacheMeter:
@@ -17,13 +17,11 @@ class CacheMeter:
         self._metrics = metrics
         self._cache = cache
         self._totals = Totals(metrics)
-        self._due = 0.0
 
     def show(self, now: float) -> None:
         """Bring the metrics up to date, once a second; `now` is seconds."""
-        if now < self._due:
+        if not self._totals.are_due(now):
             return
-        self._due = now + EVERY_SECONDS
         cache, shared = self._cache, self._cache.shared
         self._metrics.set(catalogue.WORKER_CACHE_BYTES, cache.size)
         self._totals.advance(_lookups(catalogue.WORKER_CACHE_LOOKUPS, cache.looked_up))

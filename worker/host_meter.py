@@ -1,7 +1,6 @@
 """What a worker tells of hosts: how rows waited for them, and who says how often they are asked."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from pairscore.fetch import FetchStats
 from pairscore.fetch.stats import Hold
@@ -9,7 +8,7 @@ from pairscore.politeness.budgets import LocalBudgets
 from pairscore.politeness.shared import ASK, SharedBudgets
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.metrics import Metrics
-from worker.totals import EVERY_SECONDS, Count, Totals
+from worker.totals import Count, Totals
 
 
 class HostMeter:
@@ -18,17 +17,15 @@ class HostMeter:
     def __init__(
         self, metrics: Metrics, fetched: FetchStats, budgets: LocalBudgets | SharedBudgets
     ) -> None:
-        self._metrics: Final = metrics
+        self._metrics = metrics
         self._fetched = fetched
         self._budgets = budgets
         self._totals = Totals(metrics)
-        self._due = 0.0
 
     def show(self, now: float) -> None:
         """Bring the metrics up to date, once a second; `now` is seconds."""
-        if now < self._due:
+        if not self._totals.are_due(now):
             return
-        self._due = now + EVERY_SECONDS
         self._totals.advance(_of_fetching(self._fetched))
         self._metrics.set(catalogue.WORKER_HOSTS_WORKERS, self._budgets.workers)
         if isinstance(self._budgets, SharedBudgets):

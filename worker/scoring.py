@@ -22,6 +22,11 @@ _MEASURE_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
 
 
+def none_held() -> int:
+    """Of a scorer whose rows wait for no hosts."""
+    return 0
+
+
 class Scorer(Protocol):
     """What scores: `pairscore.scorer.Scorer`, or what a benchmark puts in its place."""
 
@@ -63,7 +68,7 @@ class Scoring:
         least: int,
         most: int,
         patience: float | None = None,
-        held: Callable[[], int] = lambda: 0,
+        held: Callable[[], int] = none_held,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Hand over to `scorer`.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pairscore.cache.codec import PREFIXES
-from pairscore.cache.store import Answer, Contents, Item, Question, follow
+from pairscore.cache.codec import DIGEST, PREFIXES
+from pairscore.cache.store import Answer, Contents, Item, Question, names_image
 from pairscore.errors import EnvironmentFault
 from pairscore.guard import Unavailable
 
@@ -63,7 +63,11 @@ class SqliteStore:
     def look_up(self, question: Question) -> Answer:
         """Read."""
         with _faults():
-            return follow(question, self._images, self._values)
+            found = self._values([*question.urls, *question.captions])
+            urls, captions = found[: len(question.urls)], found[len(question.urls) :]
+            images = self._values([self._images + v[DIGEST] for v in urls if names_image(v)])
+        named = iter(images)
+        return Answer([(v, next(named) if names_image(v) else None) for v in urls], captions)
 
     def claim(self, images: Sequence[tuple[bytes, bytes]], seconds: float) -> list[bytes | bool]:
         """Read; what is not there is the caller's to embed."""

@@ -1,10 +1,10 @@
 """A store of entries that others share: what is asked of it in one go, and what it answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeGuard
 
-from pairscore.cache.codec import DIGEST, IMAGE_OF_URL
+from pairscore.cache.codec import IMAGE_OF_URL
 
 Item: TypeAlias = tuple[bytes, bytes | None, int]
 """A key, a value, and for how many seconds it is kept; without a value, the key is to go."""
@@ -88,27 +88,6 @@ class Store(Keeper, Protocol):
         ...
 
 
-def names_image(value: bytes | None) -> bool:
+def names_image(value: bytes | None) -> TypeGuard[bytes]:
     """Whether a value of a URL's key says that it led to an image."""
     return value is not None and value[1:2] == IMAGE_OF_URL
-
-
-def follow(
-    question: Question,
-    images: bytes,
-    values: Callable[[Sequence[bytes]], Sequence[bytes | None]],
-) -> Answer:
-    """The answer, by reading twice, since the values of URLs name images.
-
-    `images` is what the keys of images begin with; `values` gives those of keys, in their order.
-    """
-    found = values([*question.urls, *question.captions])
-    urls, captions = found[: len(question.urls)], found[len(question.urls) :]
-    named = [
-        images + value[DIGEST] if value is not None and value[1:2] == IMAGE_OF_URL else None
-        for value in urls
-    ]
-    keys = list({key for key in named if key is not None})
-    known = dict(zip(keys, values(keys), strict=True)) if keys else {}
-    pairs = [(v, None if key is None else known[key]) for v, key in zip(urls, named, strict=True)]
-    return Answer(pairs, captions)

@@ -32,6 +32,7 @@ _EXHAUSTED: Final = "no file descriptor left; lower --concurrency or raise `ulim
 _USERINFO: Final = re.compile(r"://\S*@")
 _TOOK: Final = re.compile(r" after \d+ (?:ms|milliseconds)\b")
 _DETAIL_LIMIT: Final = 300
+# In so many parts a host's backlog comes back: ten minutes of it every 2 s, a day every 5 min.
 _ROUNDS: Final = 300
 _NOT_MODIFIED: Final = 304
 _RETRIED_STATUS: Final = frozenset({408, 425, 429})

@@ -15,6 +15,7 @@ from pairscore.politeness import Grant, Question
 from pairscore.politeness.budget import SECOND
 
 _MOST_WANTED: Final = 64
+# How fast a host is can be told once it has been waited for for such a part of the limit.
 _TELLING: Final = 3
 _STALE_SECONDS: Final = 2.0
 T = TypeVar("T")

@@ -76,13 +76,13 @@ class Scorer:
                 dimensions=self._model.dimensions,
             )
             opened.callback(self._cache.close)
+            self._in_flight = InFlight(self._cache)
             self._budgets = open_budgets(self._settings, on_crash=self._crash)
             opened.callback(self._budgets.close)
             self._fetcher = Fetcher(
                 self._settings.fetch, on_crash=self._crash, budgets=self._budgets
             )
             opened.pop_all()
-        self._in_flight = InFlight(self._cache)
         batch_size = self._settings.batch_size or self._model.batch_size
         threads = self._settings.image.threads or min(8, clip.available_cores())
         slots = threading.Semaphore(2 * batch_size)

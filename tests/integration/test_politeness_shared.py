@@ -198,15 +198,6 @@ def test_connections_are_those_of_all(url):
         assert other.ask(Question(host, 20, 0))[0].permits == 5
 
 
-@pytest.fixture
-def restored(own_redis: local.NativeRedis) -> Iterator[local.NativeRedis]:
-    own_redis.start()
-    yield own_redis
-    own_redis.resume()
-    own_redis.kill()
-    own_redis.start()
-
-
 def test_workers_are_counted_while_they_are_there(own_redis):
     with redis.Redis.from_url(own_redis.url) as client:
         client.flushall()
@@ -245,15 +236,22 @@ def test_without_redis_each_keeps_to_its_share(own_redis):
 def test_what_a_host_asked_for_while_redis_was_away_is_kept_to_all_the_same(own_redis):
     host = name()
     with asking(own_redis.url, seconds=0.05) as one:
-        with paused(own_redis):
-            for _ in range(3):
-                one.ask(Question(name(), 1, 0))
+        with done_without(own_redis, one):
             one.ask(Question(host, close=60 * SECOND))
             assert one.ask(Question(host, 1, 0))[0].closed > 59 * SECOND
-        answered = one.budgets.stats.calls
-        before = answered["ask"]
-        wait_until(lambda: bool(one.ask(Question(name(), 1, 0))) and answered["ask"] > before)
         assert one.ask(Question(host, 1, 0))[0].closed > 50 * SECOND
+
+
+@contextmanager
+def done_without(redis_service: local.NativeRedis, one: Asking) -> Iterator[None]:
+    """Redis does not answer and is not asked any more in the block, and is afterwards."""
+    with paused(redis_service):
+        for _ in range(3):
+            one.ask(Question(name(), 1, 0))
+        yield
+    answered = one.budgets.stats.calls
+    before = answered["ask"]
+    wait_until(lambda: bool(one.ask(Question(name(), 1, 0))) and answered["ask"] > before)
 
 
 @contextmanager
@@ -321,8 +319,8 @@ def test_an_answer_of_another_shape_is_no_answer(url):
     link.close()
 
 
-def test_four_processes_together_keep_to_the_rate(url):
-    """For a while; tests/integration/test_fetch_fleet.py measures it at a server."""
+def test_four_together_keep_to_the_rate(url):
+    """By what they are granted; test_fetch_hosts.py measures it at a server."""
     host, ends = name(), time.monotonic() + 3
     taken: list[float] = []
 
@@ -352,14 +350,9 @@ def test_four_processes_together_keep_to_the_rate(url):
 def test_failures_that_were_heard_of_without_redis_do_not_outlast_that(own_redis):
     host = name()
     with asking(own_redis.url, seconds=0.05) as one:
-        with paused(own_redis):
-            for _ in range(3):
-                one.ask(Question(name(), 1, 0))
+        with done_without(own_redis, one):
             one.ask(Question(host, failures=FAILURES))
             assert one.ask(Question(host, 1, 0))[0].unreachable
-        answered = one.budgets.stats.calls
-        before = answered["ask"]
-        wait_until(lambda: bool(one.ask(Question(name(), 1, 0))) and answered["ask"] > before)
         assert one.ask(Question(host, 4, 0))[0].permits == 4
 
 

@@ -386,15 +386,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def restored(own_redis: local.NativeRedis) -> Iterator[local.NativeRedis]:
-    own_redis.start()
-    yield own_redis
-    own_redis.resume()
-    own_redis.kill()
-    own_redis.start()
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_scores_are_equal_and_complete_whatever_redis_does(
     fault, restored, settings, counting, server

@@ -37,26 +37,16 @@ class World:
     began: list[int] = field(default_factory=list)
 
     def ask(self, worker: str = "a", wanted: int = 1, **news: object) -> Grant:
-        question = Question(
-            "h",
-            wanted,
-            self.running[worker] + len(self.pending[worker]),
-            **news,  # type: ignore[arg-type]
-        )
-        grant = self.budget.ask(
-            question,
-            worker=worker,
-            now=self.now,
-            interval=self.interval,
-            connections=self.connections,
-            lease=LEASE,
-        )
+        held = self.running[worker] + len(self.pending[worker])
+        grant = self._say(worker, Question("h", wanted, held, **news))  # type: ignore[arg-type]
         first = self.now + grant.first
         self.pending[worker] += [first + n * grant.interval for n in range(grant.permits)]
         return grant
 
     def tell(self, worker: str = "a", **news: object) -> Grant:
-        question = Question("h", 0, None, **news)  # type: ignore[arg-type]
+        return self._say(worker, Question("h", 0, None, **news))  # type: ignore[arg-type]
+
+    def _say(self, worker: str, question: Question) -> Grant:
         return self.budget.ask(
             question,
             worker=worker,

@@ -116,6 +116,22 @@ def test_nobody_asked_until_somebody_does():
     assert stop.number is None
 
 
+def test_who_asks_in_the_moment_that_a_wait_ends_is_heard(monkeypatch):
+    stop = StopSignal()
+
+    class Poll:
+        def register(self, *_: object) -> None:
+            pass
+
+        def poll(self, _: float) -> list[object]:
+            stop.ask()
+            return []  # it was over just before
+
+    monkeypatch.setattr("shared.shutdown.select.poll", Poll)
+    assert stop.wait(0.0)
+    assert stop.asked
+
+
 def test_all_who_wait_are_woken_and_those_who_come_later_do_not_wait():
     stop = StopSignal()
     woken: list[bool] = []
