@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from deploy.local.ports import free_ports
 from pairscore.errors import PairscoreError
 from pairscore.pair import Reason
 from pairscore.settings import Settings
@@ -16,7 +17,7 @@ from shared.messages import PairMessage, key_of
 from shared.settings import WorkerSettings
 from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
-from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, url_of, working
+from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, said_by_worker, url_of, working
 from worker import loop
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
@@ -74,9 +75,13 @@ def test_row_that_waits_for_its_tier_holds_up_no_other(fleet):
 def test_urgent_rows_overtake_those_that_wait(fleet):
     scorer = Told(lambda pair: None if pair.url.startswith("http://e.org") else SCORE)
     fleet.publish(range(500))
-    with working(fleet, scorer, window=100, worker={"id": "w", "in_flight": 50}):
+    [port] = free_ports(1)
+    options = {"id": "w", "in_flight": 50}
+    with working(fleet, scorer, window=100, worker=options, telemetry={"port": port}):
         wait_until(lambda: len(scorer.seen) == 50, within=WITHIN)
         fleet.publish(range(500, 510), fleet.topics.interactive, url="http://urgent.org/")
+        read = f"records_total/{fleet.topics.interactive}"
+        wait_until(lambda: said_by_worker(port).get(read) == 10, within=WITHIN)
         scorer.kept[0].set_result(SCORE)
         wait_until(lambda: fleet.rows()[-10:] == list(range(500, 510)), within=WITHIN)
         assert len(scorer.seen) <= 61
