@@ -128,6 +128,10 @@ def run(
             pause, resume = pause_and_resume(consumer)
             parts = Parts(
                 consumer=consumer,
+                # The classic assignor hands out everything anew each time.
+                assign=consumer.incremental_assign
+                if settings.kafka.group_protocol == "consumer"
+                else consumer.assign,
                 transactions=make_transactions(producer, consumer),
                 ledger=ledger or Ledger(),
                 scoring=Scoring(

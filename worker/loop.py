@@ -80,6 +80,7 @@ class Parts:
     """What a worker is made of."""
 
     consumer: Consumer
+    assign: Callable[[list[TopicPartition]], object]
     transactions: Transactions
     ledger: Ledger[Publication]
     scoring: Scoring
@@ -131,6 +132,7 @@ class Worker:
             self._backpressure,
             self._offsets,
             self._meter,
+            assign=parts.assign,
             publish=self._publish_all,
         )
 

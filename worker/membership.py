@@ -29,15 +29,17 @@ class Membership:
         offsets: Offsets,
         meter: Meter,
         *,
+        assign: Callable[[list[TopicPartition]], object],
         publish: Callable[[Collection[Partition]], object],
     ) -> None:
-        """`publish` publishes what is finished of some partitions."""
+        """`assign` has the consumer read; `publish` publishes what is finished of partitions."""
         self._consumer = consumer
         self._ledger = ledger
         self._parking = parking
         self._backpressure = backpressure
         self._offsets = offsets
         self._meter = meter
+        self._assign = assign
         self._publish = publish
         self._leaving = False
 
@@ -56,7 +58,9 @@ class Membership:
         self._consumer.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition in _named(partitions):
+        named = _named(partitions)
+        self._assign(self._offsets.starts(named))
+        for partition in named:
             self._ledger.assign(partition)
             self._forget_waits(partition)
             self._backpressure.renew(partition)

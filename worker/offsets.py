@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from shared.connection import describe
 from worker.ledger import Ledger, Partition, Plan
@@ -43,6 +43,27 @@ class Offsets:
         self._ask_at = clock()
         self._fresh: set[Partition] = set()
         self._waiting: set[Partition] = set()
+
+    def starts(self, partitions: list[Partition]) -> list[TopicPartition]:
+        """Where to begin reading partitions that have come: at what is committed.
+
+        At the beginning where nothing is, or Kafka does not say what; `redirect` sees to that. Left
+        to ask by itself, librdkafka never reads a partition whose committed offset it asked of a
+        broker that is not the group's coordinator any more, and the group waits for that partition
+        for ever (librdkafka issue 5586).
+        """
+        try:
+            found = self._ask(partitions, _LOOK_SECONDS)
+        except KafkaException as error:
+            said = describe(error.args[0])
+            _log.info("%d partitions wait for their committed offsets: %s", len(partitions), said)
+            return [TopicPartition(*partition, OFFSET_BEGINNING) for partition in partitions]
+        return [
+            place
+            if place.error is None and place.offset >= 0
+            else TopicPartition(place.topic, place.partition, OFFSET_BEGINNING)
+            for place in found
+        ]
 
     def expect(self, partition: Partition) -> None:
         """Take note that a partition has come: where reading begins will be looked at."""
@@ -183,8 +204,13 @@ class Offsets:
         Raises:
             KafkaException: Kafka does not say, of one of them at least.
         """
-        found = self._consumer.committed([TopicPartition(*p) for p in partitions], seconds)
+        found = self._ask(partitions, seconds)
         failed = next((place.error for place in found if place.error is not None), None)
         if failed is not None:
             raise KafkaException(failed)
         return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    def _ask(self, partitions: list[Partition], seconds: float) -> list[TopicPartition]:
+        if not partitions:
+            return []
+        return self._consumer.committed([TopicPartition(*p) for p in partitions], seconds)

@@ -5,7 +5,14 @@ import re
 import time
 
 import pytest
-from confluent_kafka import OFFSET_END, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 
 from deploy import local
 from deploy.local.ports import free_ports
@@ -17,7 +24,7 @@ from tests.services import had
 from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, working
 from worker import offsets
 from worker.__main__ import GROUP
-from worker.ledger import Ledger, Plan
+from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.publication import Publication
 from worker.transactions import Fatal, Transactions
@@ -160,6 +167,55 @@ def test_committed_offset_that_kafka_does_not_tell_holds_nobody_up_for_long(flee
     for each in partitions:
         wait_until(lambda: looking.redirect(each, 0) and ledger.next_offset(each) > 0, WITHIN)  # noqa: B023
         assert not looking.waits(each)
+    consumer.close()
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_partitions_are_read_though_kafka_did_not_tell_their_offsets_when_they_came(
+    kafka, topic_prefix, monkeypatch, protocol
+):
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix, group_protocol=protocol)
+    fleet.publish(range(60))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(60)) and not fleet.lag(), within=WITHIN)
+    fleet.publish(range(60, 90))
+    ask, refused = offsets.Offsets._ask, []
+
+    def moved(
+        self: offsets.Offsets, partitions: list[Partition], seconds: float
+    ) -> list[TopicPartition]:
+        if len(partitions) > 1:
+            refused.append(len(partitions))
+            raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+        return ask(self, partitions, seconds)
+
+    monkeypatch.setattr(offsets.Offsets, "_ask", moved)
+    scorer = Told()
+    with working(fleet, scorer):
+        wait_until(lambda: fleet.rows() == list(range(90)) and not fleet.lag(), within=WITHIN)
+    assert refused
+    assert scorer.rows() == list(range(60, 90))
+
+
+def test_reading_begins_at_what_is_committed_without_librdkafka_asking_for_it(fleet):
+    fleet.publish(range(60))
+    with working(fleet, Told()):
+        wait_until(lambda: fleet.rows() == list(range(60)) and not fleet.lag(), within=WITHIN)
+    consumer = make_consumer(fleet.connection, group=GROUP)
+    looking = offsets.Offsets(
+        consumer,
+        Transactions(fleet.producer, consumer),
+        Ledger(),
+        Meter(Metrics("worker"), Health()),
+        time.monotonic,
+    )
+    read = [(fleet.topics.pairs, number) for number in range(3)]
+    unread = (fleet.topics.interactive, 0)
+    *starts, first = looking.starts([*read, unread])
+    assert [(each.topic, each.partition) for each in starts] == read
+    assert sum(each.offset for each in starts) >= 60
+    assert first.offset == OFFSET_BEGINNING
+    assert looking.starts([]) == []
     consumer.close()
 
 
