@@ -124,6 +124,9 @@ def test_only_committed_transactions_are_read(request: pytest.FixtureRequest, ho
 def test_restarted_broker_has_its_address_and_data(broker: local.NativeKafka, how: str) -> None:
     topic, address = create_topic(broker), broker.bootstrap_servers
     publish(transactional(broker), topic, "kept")
+    # What ends the transaction is there: a broker that is killed before it has written that may
+    # leave it open when it comes back, for longer than anybody waited.
+    assert committed(broker, topic, 1) == ["kept"]
     pid = broker.pid(1)
     getattr(broker, how)(1)
     assert not broker.running(1)
