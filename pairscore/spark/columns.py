@@ -25,7 +25,7 @@ OUTCOME: Final = StructType(
 )
 """A score has the first two, a failure the reason and, where there is one, its detail."""
 
-_WHOLE: Final = "pairscore_outcome"
+_WHOLE: Final = "_pairscore_outcome"
 
 
 def make_score_udf(settings: Settings | None = None) -> "UserDefinedFunctionLike":
@@ -67,7 +67,9 @@ def score_udf(
     Raises:
         SettingsError: a setting cannot be used.
     """
-    return make_score_udf(settings)(url, caption)
+    # One text that is not UTF-8 would end the whole query, before it comes to the function.
+    texts = [functions.make_valid_utf8(each) for each in (url, caption)]
+    return make_score_udf(settings)(*texts)
 
 
 def score_dataframe(
@@ -103,10 +105,10 @@ def score_dataframe(
             "out with overwrite=True"
         )
     outcome = score_udf(_column(url), _column(caption), settings=settings)
-    kept = [_column(name) for name in df.columns if name not in taken]
-    # Not one select: what is named twice there would be scored twice.
-    whole = df.select(*kept, outcome.alias(_WHOLE))
-    return whole.select(*kept, f"{_WHOLE}.*")
+    # Not one select: what is named twice there would be scored twice. Nor by name: joins have
+    # columns of the same name.
+    whole = df.select("*", outcome.alias(_WHOLE)).drop(*taken)
+    return whole.select("*", f"{_WHOLE}.*").drop(_WHOLE)
 
 
 def _check_text(df: "DataFrame", name: str) -> None:

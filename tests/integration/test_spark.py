@@ -31,7 +31,7 @@ NEW = ["similarity", "cosine", "error", "error_detail"]
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A cluster of its own on this machine: a JVM for each executor, one row's task at a time."""
+    """A cluster of its own on this machine: a JVM for each executor, one task at a time in each."""
     folder = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
@@ -142,9 +142,26 @@ def test_null_is_an_empty_text_and_what_is_missing_in_an_outcome_is_null(spark, 
     ).coalesce(1)
     outcomes = rows_of(df.select(score_udf("url", "caption", settings=settings).alias("o")))
     first, *others = [row["o"].asDict() for row in outcomes]
-    assert first["similarity"] == pytest.approx(first["cosine"] * 100, rel=1)
+    [expected] = score_pairs([(url, "a")], settings)
+    assert isinstance(expected, Score)
+    assert first["similarity"] == pytest.approx(expected.similarity, abs=1e-3)
     assert [row["error"] for row in others] == ["invalid_url", "empty_caption", "empty_caption"]
     assert all(row["similarity"] is None and row["cosine"] is None for row in others)
+
+
+def test_text_that_is_not_utf_8_ends_no_query(spark, settings, server):
+    url = server.add("/a.jpg", picture(1))
+    df = spark.sql(f"SELECT '{url}' AS url, cast(unhex('E974E9') AS string) AS caption")
+    [row] = score_dataframe(df, settings=settings).collect()
+    assert row.error is None
+
+
+def test_columns_of_the_same_name_are_kept(spark, settings):
+    left = spark.createDataFrame([(1, "nowhere", "a")], "id int, url string, caption string")
+    joined = left.join(spark.createDataFrame([(1, "x")], "id int, note string"), left.id == 1)
+    scored = score_dataframe(joined, settings=settings)
+    assert scored.columns == ["id", "url", "caption", "id", "note", *NEW]
+    assert [row[7] for row in scored.collect()] == ["invalid_url"]
 
 
 def test_it_is_a_function_of_sql(spark, settings, server):
