@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 import pandas as pd
 
@@ -10,8 +9,7 @@ from pairscore.errors import InputError
 from pairscore.pair import Outcome, Score
 from pairscore.scorer import Scorer
 from pairscore.settings import Settings
-
-_NAMES: Final = ("similarity", "cosine", "error", "error_detail")
+from pairscore.spark.columns import OUTCOME
 
 # Spark keeps a process for later tasks, and ends it without asking.
 _scorers: list[tuple[Settings, Scorer]] = []
@@ -64,10 +62,7 @@ def score_batches(
 
 def _texts(values: pd.Series, what: str) -> list[str]:
     missing = values.isna()
-    if not missing.any():
-        texts = values.tolist()
-    else:
-        texts = ["" if none else value for value, none in zip(values, missing, strict=True)]
+    texts = ["" if none else value for value, none in zip(values, missing, strict=True)]
     for text in texts:
         if not isinstance(text, str):
             raise InputError(
@@ -84,6 +79,6 @@ def _row(outcome: Outcome) -> tuple[object, ...]:
 
 
 def _frame(rows: list[tuple[object, ...]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(_NAMES)).astype(
+    return pd.DataFrame(rows, columns=OUTCOME.fieldNames()).astype(
         {"similarity": "float64", "cosine": "float64", "error": object, "error_detail": object}
     )
