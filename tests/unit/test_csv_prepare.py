@@ -112,7 +112,8 @@ def test_importing_the_package_and_preparing_imports_no_torch(source):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_stdin_and_stdout_are_not_supported(source):
+def test_stdin_and_stdout_are_not_supported(source, monkeypatch):
+    monkeypatch.chdir(source.parent)  # "-" is in the working directory, which others write to
     dead_end("standard input is not supported.*save it to a file", Path("-"))
     dead_end("standard output is not supported.*--output", source, Path("-"))
 
