@@ -15,8 +15,10 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from pairscore.csv_file import Survey, check_input, survey_input
+from pairscore.csv_file.records import Record
 from producer import summary
 from producer.checks import check_job, check_kafka, check_rows
+from producer.csv_rows import CsvRows
 from producer.job import CsvJob, check_name, describe_job, name_job
 from producer.job_log import JobLog
 from producer.progress import Reporter, make_reporter
@@ -88,7 +90,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
                 say=reporter.say,
             )
         publication = Publication(
-            survey,
+            CsvRows(job.job, survey),
             job,
             transactions=Transactions(
                 connection,
@@ -96,7 +98,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
                 pulse=pulse,
                 ended=lambda result: metrics.inc(PRODUCER_TRANSACTIONS, result=result),
             ),
-            log=JobLog(connection, admin, topics.jobs, pulse),
+            log=JobLog(connection, admin, topics.jobs, pulse, CsvJob),
             topics=topics,
             options=settings.producer,
             pulse=pulse,
@@ -134,7 +136,9 @@ def _check(
     return survey, job
 
 
-def _publish(publication: Publication, reporter: Reporter, metrics: Metrics) -> Published:
+def _publish(
+    publication: Publication[Record, CsvJob], reporter: Reporter, metrics: Metrics
+) -> Published:
     try:
         published = publication.run()
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
-"""What is said of a CSV's job on `jobs`, and where publishing it goes on."""
+"""What is said of a job on `jobs`, and where publishing it goes on."""
 
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import Field
 
@@ -17,7 +17,28 @@ _DIGEST_CHARS: Final = 12
 _NAME_CHARS: Final = 128 - _DIGEST_CHARS - 1
 
 
-class CsvJob(JobMessage):
+class OwnJob(JobMessage):
+    """The message of a job that is published here."""
+
+    def published(self, rows: int) -> Self:
+        """The message of this job once that many rows are published and more will be."""
+        return self.model_copy(update={"rows_published": rows})
+
+    def closed(self, rows: int) -> Self:
+        """The message of this job once all its rows are published."""
+        return self.model_copy(
+            update={"rows_published": rows, "rows": rows, "state": JobState.CLOSED}
+        )
+
+    def deciding(self) -> dict[str, Any]:
+        """All that decides what the rows are, in words that people know."""
+        return {"the content's sha256": self.source_sha256}
+
+
+AnyJob = TypeVar("AnyJob", bound=OwnJob)
+
+
+class CsvJob(OwnJob):
     """The message of a CSV's job, with what else decides what its rows are like.
 
     These fields are the producer's own, to tell whether a job it finds is the one it has.
@@ -26,15 +47,16 @@ class CsvJob(JobMessage):
     url_column: Annotated[int, Field(ge=0)]
     caption_column: Annotated[int, Field(ge=0)]
 
-    def published(self, rows: int) -> "CsvJob":
-        """The message of this job once that many rows are published and more will be."""
-        return self.model_copy(update={"rows_published": rows})
-
-    def closed(self, rows: int) -> "CsvJob":
-        """The message of this job once all its rows are published."""
-        return self.model_copy(
-            update={"rows_published": rows, "rows": rows, "state": JobState.CLOSED}
-        )
+    def deciding(self) -> dict[str, Any]:
+        """All that decides what the rows are, and what the result is like but for its name."""
+        form = self.csv.model_dump(exclude={"output_name"}) if self.csv is not None else {}
+        return {
+            "the file's sha256": self.source_sha256,
+            "the header": list(self.header),
+            "the column of image URLs": self.url_column,
+            "the column of captions": self.caption_column,
+            **form,
+        }
 
 
 def name_job(given: str | None, survey: Survey) -> str:
@@ -92,7 +114,7 @@ def describe_job(name: str, survey: Survey, created_at: datetime) -> CsvJob:
     )
 
 
-def continue_job(found: CsvJob | None, wanted: CsvJob) -> CsvJob:
+def continue_job(found: AnyJob | None, wanted: AnyJob) -> AnyJob:
     """The job to go on with: the one that `jobs` has, if it is the same, else the one wanted.
 
     Raises:
@@ -100,7 +122,7 @@ def continue_job(found: CsvJob | None, wanted: CsvJob) -> CsvJob:
     """
     if found is None:
         return wanted
-    differences = _differences(_deciding(found), _deciding(wanted))
+    differences = _differences(found.deciding(), wanted.deciding())
     if differences:
         raise InputError(
             f"job {wanted.job} has been published from something else ({'; '.join(differences)}); "
@@ -114,22 +136,11 @@ def refuse_stranger(name: str, why: str) -> InputError:
     return InputError(f"job {name} is there already and {why}; choose another name with --job")
 
 
-def _deciding(job: CsvJob) -> dict[str, Any]:
-    """All that decides what the rows are, and what the result is like but for its name."""
-    form = job.csv.model_dump(exclude={"output_name"}) if job.csv is not None else {}
-    return {
-        "the file's sha256": job.source_sha256,
-        "the header": list(job.header),
-        "the column of image URLs": job.url_column,
-        "the column of captions": job.caption_column,
-        **form,
-    }
-
-
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    if before["the file's sha256"] != now["the file's sha256"]:
-        # What follows from another file need not be listed too.
-        now = {key: now[key] for key in ("the file's sha256",)}
+    content = next(iter(now))
+    if before.get(content) != now[content]:
+        # What follows from other content need not be listed too.
+        now = {content: now[content]}
     return [
         f"{key} was {before.get(key)!r} and is {value!r}"
         for key, value in now.items()

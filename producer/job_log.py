@@ -1,7 +1,7 @@
 """What the topic `jobs` says of a job."""
 
 import logging
-from typing import Final
+from typing import Final, Generic
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -14,7 +14,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from pairscore.errors import EnvironmentFault
-from producer.job import CsvJob, refuse_stranger
+from producer.job import AnyJob, refuse_stranger
 from producer.pulse import Pulse
 from shared.clients import end_offsets, make_consumer
 from shared.connection import Connection, describe
@@ -39,8 +39,8 @@ _REFUSED: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class JobLog:
-    """Reads `jobs`, which has one partition.
+class JobLog(Generic[AnyJob]):
+    """Reads `jobs`, which has one partition, for jobs of one kind.
 
     A read gives all that was committed before it began, however long somebody else's transaction
     stands in front of it: up to the last stable offset alone, a message of ours behind such a one
@@ -53,14 +53,16 @@ class JobLog:
         admin: AdminClient,
         topic: str,
         pulse: Pulse,
+        kind: type[AnyJob],
     ) -> None:
+        self._kind = kind
         self._connection = connection
         self._admin = admin
         self._topic = topic
         self._pulse = pulse
 
-    def latest(self, job: str, *, settled: bool = True) -> CsvJob | None:
-        """The latest message of a CSV's job; None if there is none.
+    def latest(self, job: str, *, settled: bool = True) -> AnyJob | None:
+        """The latest message of a job; None if there is none.
 
         Args:
             job: its name.
@@ -68,7 +70,7 @@ class JobLog:
                 can be read within a second.
 
         Raises:
-            InputError: the job is none of a CSV, or of another version.
+            InputError: the job is of another kind, or of another version.
             EnvironmentFault: Kafka does not answer, or a transaction stays open for too long.
             KeyboardInterrupt: asked to stop.
         """
@@ -83,7 +85,7 @@ class JobLog:
             raise self._connection.fault(found) from None
         except TimeoutError:
             raise self._connection.fault() from None
-        return None if value is None else _understood(job, value)
+        return None if value is None else _understood(self._kind, job, value)
 
     def _read(self, key: bytes, *, settled: bool) -> bytes | None:
         end = self._end(settled=settled)
@@ -176,11 +178,11 @@ def _end_reached(record: Message) -> int | None:
     return None
 
 
-def _understood(job: str, value: bytes) -> CsvJob:
-    found = decode(CsvJob, value)
-    if isinstance(found, CsvJob):
+def _understood(kind: type[AnyJob], job: str, value: bytes) -> AnyJob:
+    found = decode(kind, value)
+    if not isinstance(found, Rejection):
         return found
     known = decode(JobMessage, value)
     if isinstance(known, Rejection):
         raise refuse_stranger(job, f"cannot be understood ({found.detail})")
-    raise refuse_stranger(job, f"comes from {known.source!r}, not from a CSV file")
+    raise refuse_stranger(job, f"comes from {known.source!r}, not from such a file")

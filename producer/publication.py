@@ -1,4 +1,4 @@
-"""Publishing the rows of a CSV as a job: each row once, in transactions, from where it stopped.
+"""Publishing rows as a job: each row once, in transactions, from where it stopped.
 
 A transaction carries rows and, on `jobs`, how many of the job's rows are published with it: both or
 neither can be read. What `jobs` says is therefore where the next run goes on, whatever ended the
@@ -7,16 +7,14 @@ last one.
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from pairscore.csv_file import Survey, check_input, open_source
-from pairscore.csv_file.records import Record
 from pairscore.errors import EnvironmentFault, InputError
-from producer.encoding import RowEncoder
 from producer.faults import TakenOver
-from producer.job import CsvJob, continue_job
+from producer.job import AnyJob, continue_job
 from producer.job_log import JobLog
 from producer.pace import Pace
 from producer.pulse import Pulse
@@ -29,6 +27,37 @@ MOST_BYTES: Final = 32_000_000
 """A transaction ends when it has so many, however few the rows: it is kept in memory."""
 
 _LOOK_EVERY: Final = 10_000
+Record = TypeVar("Record")
+
+
+class RowsChanged(Exception):
+    """The rows are not what they were when they were checked."""
+
+
+class Rows(Protocol[Record]):
+    """The rows of a job, which were checked and can be read again from the first one on."""
+
+    @property
+    def name(self) -> str:
+        """Where they are, for people."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def open(self) -> AbstractContextManager[Iterator[Record]]:
+        """All of them in order.
+
+        Raises:
+            RowsChanged: upon opening, or from the iterator, at its end at the latest.
+        """
+        ...
+
+    def encode(self, row: int, record: Record, created_at: datetime) -> tuple[bytes, bytes]:
+        """The key and the value of a row's message."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +81,23 @@ class Watcher(Protocol):
         """Now the first `rows` are."""
 
 
-class Publication:
-    """One run of publishing a survey's rows as a job."""
+class Publication(Generic[Record, AnyJob]):
+    """One run of publishing rows as a job."""
 
     def __init__(
         self,
-        survey: Survey,
-        job: CsvJob,
+        rows: Rows[Record],
+        job: AnyJob,
         *,
         transactions: Transactions,
-        log: JobLog,
+        log: JobLog[AnyJob],
         topics: Topics,
         options: ProducerOptions,
         pulse: Pulse,
         watcher: Watcher,
     ) -> None:
         """`job` is what will be said of it on `jobs`, unless something is said already."""
-        self._survey = survey
+        self._rows = rows
         self._job = job
         self._transactions = transactions
         self._log = log
@@ -76,20 +105,22 @@ class Publication:
         self._options = options
         self._pulse = pulse
         self._watcher = watcher
-        self._encoder = RowEncoder(job.job, survey)
 
     def run(self) -> Published:
         """Publish what is not published yet, and close the job.
 
         Raises:
-            InputError: the job was published from something else, or the file has changed.
+            InputError: the job was published from something else, or the rows have changed.
             EnvironmentFault: Kafka stayed away or refuses, or another producer took over.
             KeyboardInterrupt: asked to end.
         """
-        if check_input(self._survey.path) != self._survey.stamp:
+        try:
+            with self._rows.open():
+                pass
+        except RowsChanged:
             raise InputError(
-                f"{self._survey.path}: the file has changed since it was checked; try again"
-            )
+                f"{self._rows.name}: the file has changed since it was checked; try again"
+            ) from None
         # Taking the id ends whoever has it: not before it is known that the file is the same.
         continue_job(self._log.latest(self._job.job, settled=False), self._job)
         self._transactions.start()
@@ -111,38 +142,39 @@ class Publication:
     def progress(self) -> str:
         """What is published, and how to go on, in words."""
         return (
-            f"{self._job.rows_published:,} of {self._survey.rows:,} rows of job {self._job.job} "
+            f"{self._job.rows_published:,} of {self._rows.count:,} rows of job {self._job.job} "
             "are published; the same command goes on from there"
         )
 
     def _publish(self, start: int) -> None:
-        survey = self._survey
-        with open_source(survey.path) as source:
-            records = source.records(survey.dialect.delimiter)
-            self._skip(records, start + 1)
-            rate = self._options.limit_rate
-            pace = None if rate is None else Pace(rate, self._pulse.clock)
-            first, more = start, True
-            while more:
-                end, more = self._fill(records, first, pace)
-                if more:
-                    self._commit(self._job.published(end), begun=end > first)
-                elif source.sha256 != survey.sha256 or end != survey.rows:
-                    raise self._changed()
-                else:
-                    self._commit(self._job.closed(end), begun=end > first)
-                first = end
+        try:
+            with self._rows.open() as records:
+                self._skip(records, start)
+                rate = self._options.limit_rate
+                pace = None if rate is None else Pace(rate, self._pulse.clock)
+                first, more = start, True
+                while more:
+                    end, more = self._fill(records, first, pace)
+                    if more:
+                        self._commit(self._job.published(end), begun=end > first)
+                    elif end != self._rows.count:
+                        raise RowsChanged
+                    else:
+                        self._commit(self._job.closed(end), begun=end > first)
+                    first = end
+        except RowsChanged:
+            raise self._changed() from None
 
     def _skip(self, records: Iterator[Record], count: int) -> None:
         for index in range(count):
             if index % _LOOK_EVERY == 0:
                 self._pulse.check()
             if next(records, None) is None:
-                raise self._changed()
+                raise RowsChanged
 
     def _fill(self, records: Iterator[Record], first: int, pace: Pace | None) -> tuple[int, bool]:
         """Put rows from `first` on into a transaction; the row after them, and if more may come."""
-        transactions, encode, pairs = self._transactions, self._encoder.encode, self._topics.pairs
+        transactions, encode, pairs = self._transactions, self._rows.encode, self._topics.pairs
         clock, check = self._pulse.clock, self._pulse.check
         row, last = first, first + self._options.transaction_rows
         due, now = math.inf, datetime.now(UTC)
@@ -171,7 +203,7 @@ class Publication:
         pace.take()
         return True
 
-    def _commit(self, job: CsvJob, *, begun: bool) -> None:
+    def _commit(self, job: AnyJob, *, begun: bool) -> None:
         """Commit the rows of the transaction, and with them what `jobs` will say."""
         if not begun:
             self._transactions.begin()
@@ -180,7 +212,7 @@ class Publication:
         self._job = job
         self._watcher.reached(job.rows_published)
 
-    def _settled(self, job: CsvJob) -> bool:
+    def _settled(self, job: AnyJob) -> bool:
         """Whether a transaction that ends with `job` was committed.
 
         Raises:
@@ -198,7 +230,7 @@ class Publication:
 
     def _changed(self) -> InputError:
         return InputError(
-            f"{self._survey.path}: the file changed while it was being published; "
+            f"{self._rows.name}: the file changed while it was being published; "
             f"{self._job.rows_published:,} rows of what it was are job {self._job.job}, which "
             "stays open; publish what it is now as another, with --job"
         )

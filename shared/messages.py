@@ -79,6 +79,17 @@ class _Message(BaseModel):
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
 
 
+class ReplyTo(BaseModel):
+    """Where to say at once what came of a row, for somebody who waits for it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    partition: int = Field(ge=0, description="of the topic `replies`")
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        description="the key of the reply: which process waits"
+    )
+
+
 class PairMessage(_Message):
     """A row to score, on `pairs`, `pairs.interactive` and the retry tiers."""
 
@@ -100,6 +111,9 @@ class PairMessage(_Message):
     created_at: AwareDatetime = Field(description="when the row was published first")
     deferred_since: AwareDatetime | None = Field(
         default=None, description="since when its host has been too slow for it to be asked for"
+    )
+    reply_to: ReplyTo | None = Field(
+        default=None, description="who waits for its outcome; gets a copy of it on `replies`"
     )
 
 
@@ -263,6 +277,7 @@ class JobMessage(_Message):
     )
     state: JobState = Field(description="whether more rows may come")
     created_at: AwareDatetime = Field(description="when its first message was published")
+    client: str | None = Field(default=None, description="whose job it is, where the API knows")
 
     @model_validator(mode="after")
     def _rows_when_closed(self) -> Self:

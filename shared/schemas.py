@@ -82,6 +82,15 @@ def channels(settings: KafkaSettings) -> tuple[Channel, ...]:
             "scores", spec[topics.scores], url, "score", "Outcomes.", ("worker",), ("sink", "you")
         ),
         Channel(
+            "replies",
+            spec[topics.replies],
+            "who waits",
+            "score",
+            "Copies of outcomes that a process of the API waits for, in its own partition.",
+            ("worker",),
+            ("producer",),
+        ),
+        Channel(
             "jobs",
             spec[topics.jobs],
             "the job's name",

@@ -24,6 +24,7 @@ CLEANUP: Final = "cleanup.policy"
 """What Kafka calls the way in which a topic forgets."""
 
 _DAY_MS: Final = 24 * 3600 * 1000
+_JOBS_BYTES: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = 20.0
 _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.05
@@ -46,6 +47,7 @@ class Topics:
     retries: tuple[RetryTier, ...]
     dead_letters: str
     scores: str
+    replies: str
     jobs: str
 
     @classmethod
@@ -60,6 +62,7 @@ class Topics:
             ),
             dead_letters=f"{prefix}pairs.dlq",
             scores=f"{prefix}scores",
+            replies=f"{prefix}replies",
             jobs=f"{prefix}jobs",
         )
 
@@ -71,12 +74,13 @@ class Topics:
     @property
     def of_outcomes(self) -> tuple[str, ...]:
         """The topics that workers publish to."""
-        return (*(tier.topic for tier in self.retries), self.dead_letters, self.scores)
+        retries = (tier.topic for tier in self.retries)
+        return (*retries, self.dead_letters, self.scores, self.replies)
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every topic."""
-        return (*self.to_score, self.dead_letters, self.scores, self.jobs)
+        return (*self.to_score, self.dead_letters, self.scores, self.replies, self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,14 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
         *(kept(tier.topic, 14) for tier in topics.retries),
         kept(topics.dead_letters, 30, row + OVERHEAD_BYTES),
         kept(topics.scores, 7, row + OVERHEAD_BYTES),
-        TopicSpec(topics.jobs, 1, {CLEANUP: "compact", "segment.ms": str(_DAY_MS)}),
+        kept(topics.replies, 1, row + OVERHEAD_BYTES),
+        # In short segments, as only whole ones are compacted: an API says anew, with each of its
+        # transactions, how many rows it has published.
+        TopicSpec(
+            topics.jobs,
+            1,
+            {CLEANUP: "compact", "segment.ms": str(_DAY_MS), "segment.bytes": str(_JOBS_BYTES)},
+        ),
     )
 
 

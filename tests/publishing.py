@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pairscore.csv_file import survey_input
-from producer.job import describe_job
+from producer.csv_rows import CsvRows
+from producer.job import CsvJob, describe_job
 from producer.job_log import JobLog
 from producer.publication import Publication, Published
 from producer.pulse import Pulse
@@ -70,12 +71,12 @@ class Run:
         self.told: list[int] = []
         pulse = Pulse(self.stop, Health())
         self.publication = Publication(
-            survey,
+            CsvRows(job, survey),
             describe_job(job, survey, NOW),
             transactions=Transactions(
                 here.connection, f"producer.{job}", pulse=pulse, ended=lambda _: None
             ),
-            log=JobLog(here.connection, here.admin, here.topics.jobs, pulse),
+            log=JobLog(here.connection, here.admin, here.topics.jobs, pulse, CsvJob),
             topics=here.topics,
             options=ProducerOptions(**options),
             pulse=pulse,

@@ -29,6 +29,15 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """A copy of a score, for who waits for it."""
+
+    topic: str
+    partition: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """One message to produce; `label` is what is counted: error, tier or defect."""
 
@@ -40,6 +49,8 @@ class Publication:
     headers: Headers = ()
     row: tuple[str, int] | None = None
     """Job and row, for the log; a dead letter has none."""
+    reply: Reply | None = None
+    """Who gets a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,9 @@ class Publisher:
         self._fingerprint = fingerprint
         self._worker = worker
         self._longest_letter = settings.max_message_bytes + OVERHEAD_BYTES
+        # Kafka has so many at least (`check_topics`), and a transaction must not fail at one that
+        # is not there.
+        self._reply_partitions = settings.partitions
 
     def outcome(self, pair: PairMessage, outcome: Outcome, now: datetime) -> Publication:
         """A retry where the outcome is a failure that may pass and attempts are left; else it."""
@@ -96,6 +110,7 @@ class Publisher:
             key_of(pair.url),
             message.encode(),
             row=(pair.job, pair.row),
+            reply=self._reply(pair),
         )
 
     def rejection(self, rejection: Rejection, origin: Origin) -> Publication:
@@ -119,6 +134,12 @@ class Publisher:
             value,
             tuple(headers),
         )
+
+    def _reply(self, pair: PairMessage) -> Reply | None:
+        wanted = pair.reply_to
+        if wanted is None or wanted.partition >= self._reply_partitions:
+            return None
+        return Reply(self._topics.replies, wanted.partition, wanted.key.encode())
 
 
 def next_tier(

@@ -27,6 +27,7 @@ watchdog.
 
 _log = logging.getLogger(__name__)
 _STEP_SECONDS: Final = 10.0
+_BY_KEY: Final = -1
 T = TypeVar("T")
 
 
@@ -91,20 +92,9 @@ class Transactions:
     def produce(self, publications: Sequence[Publication], deadline: Deadline) -> None:
         """Hand the messages to the client; a failure of one shows when committing."""
         for each in publications:
-            while True:
-                try:
-                    self._producer.produce(
-                        each.topic,
-                        key=each.key,
-                        value=each.value,
-                        headers=list(each.headers),
-                        on_delivery=self._delivered,
-                    )
-                    break
-                except BufferError:
-                    if deadline.passed:
-                        raise _timed_out() from None
-                    self._producer.poll(0.1)
+            self._produce(each.topic, each.key, each.value, deadline, headers=list(each.headers))
+            if (reply := each.reply) is not None:
+                self._produce(reply.topic, reply.key, each.value, deadline, reply.partition)
 
     def send_offsets(self, plan: Plan[Publication], deadline: Deadline) -> None:
         """Put the next offsets into the transaction, on behalf of this member of the group."""
@@ -126,6 +116,31 @@ class Transactions:
     def commit(self, deadline: Deadline) -> None:
         """Make it visible."""
         self._patiently(lambda: self._producer.commit_transaction(_STEP_SECONDS), deadline)
+
+    def _produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        deadline: Deadline,
+        partition: int = _BY_KEY,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    partition=partition,
+                    headers=headers or [],
+                    on_delivery=self._delivered,
+                )
+                return
+            except BufferError:
+                if deadline.passed:
+                    raise _timed_out() from None
+                self._producer.poll(0.1)
 
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         if error is not None and self._failed is None:

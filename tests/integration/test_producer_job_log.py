@@ -34,8 +34,8 @@ def stop():
 
 
 @pytest.fixture
-def log(here, stop) -> JobLog:
-    return JobLog(here.connection, here.admin, here.topics.jobs, Pulse(stop, Health()))
+def log(here, stop) -> JobLog[CsvJob]:
+    return JobLog(here.connection, here.admin, here.topics.jobs, Pulse(stop, Health()), CsvJob)
 
 
 def csv_job(name: str, rows: int) -> CsvJob:
@@ -147,7 +147,7 @@ def test_a_job_that_was_deleted_is_unknown(here, log):
                 state=JobState.CLOSED,
                 created_at=NOW,
             ).encode(),
-            "comes from 'api', not from a CSV file",
+            "comes from 'api', not from such a file",
         ),
     ],
 )

@@ -197,7 +197,7 @@ def test_the_command_makes_them_and_lists_them(fleet):
         f"{name}: created" for name in fleet.topics.all
     )
     again = command(fleet, "create")
-    assert (again.returncode, again.stdout) == (0, "all 7 topics are there\n")
+    assert (again.returncode, again.stdout) == (0, "all 8 topics are there\n")
     listed = command(fleet, "list")
     assert f"{fleet.topics.pairs}: 3 partitions" in listed.stdout.splitlines()
     assert f"{fleet.topics.jobs}: 1 partitions" in listed.stdout.splitlines()

@@ -1,6 +1,7 @@
 """The worker's loop against real Kafka, with a scorer that does what a test tells it to."""
 
 import itertools
+import json
 import logging
 import time
 from datetime import UTC, datetime
@@ -10,10 +11,10 @@ from confluent_kafka import KafkaError, KafkaException
 
 from deploy.local.ports import free_ports
 from pairscore.errors import PairscoreError
-from pairscore.pair import Reason
+from pairscore.pair import Failure, Reason
 from pairscore.settings import Settings
 from shared.clients import make_consumer
-from shared.messages import PairMessage, key_of
+from shared.messages import PairMessage, ReplyTo, key_of
 from shared.settings import WorkerSettings
 from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
@@ -89,6 +90,25 @@ def test_urgent_rows_overtake_those_that_wait(fleet):
         for future in scorer.kept[1:]:
             future.set_result(SCORE)
         wait_until(lambda: fleet.rows() == list(range(510)), within=WITHIN)
+
+
+def test_who_waits_for_a_row_gets_a_copy_of_its_outcome_in_a_partition_of_its_own(fleet):
+    failing = Failure(Reason.HTTP_ERROR, "404", attempts=1)
+    scorer = Told(lambda pair: failing if pair.url == url_of(3) else SCORE)
+    fleet.publish(range(2))
+    fleet.publish(range(2, 4), reply_to=ReplyTo(partition=2, key="me"))
+    # Of a fleet that has more partitions: nobody could be told there.
+    fleet.publish(range(4, 5), reply_to=ReplyTo(partition=3, key="me"))
+    with working(fleet, scorer):
+        wait_until(lambda: fleet.rows() == list(range(5)), within=WITHIN)
+    found = {
+        message.value(): (message.partition(), message.key())
+        for message in fleet.read(fleet.topics.replies)
+    }
+    scores = {each.value() for each in fleet.read(fleet.topics.scores)}
+    assert set(found) < scores
+    assert sorted(json.loads(value)["row"] for value in found) == [2, 3]
+    assert set(found.values()) == {(2, b"me")}
 
 
 def test_rows_behind_an_unfinished_one_are_published_after_it(fleet):

@@ -173,6 +173,7 @@ def test_topics_are_kept_as_designed():
         "pairs.retry.600s": "14 days",
         "pairs.dlq": "30 days",
         "scores": "7 days",
+        "replies": "1 day",
         "jobs": "the latest of each key",
     }
 
@@ -185,7 +186,7 @@ def test_settings_change_the_document():
     )
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert "eu.pairs.retry.30s" in addresses
-    assert len(addresses) == 6
+    assert len(addresses) == 7
     assert document["channels"]["scores"]["bindings"]["kafka"]["partitions"] == 48
     assert document["servers"]["kafka"]["host"] == "k:1"
 
