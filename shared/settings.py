@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
-from pairscore.settings import CONFIG, GROUP, SECRET, Settings, read_settings
+from pairscore.settings import CONFIG, GROUP, SECRET, RedisSettings, Settings, read_settings
 from shared.variables import refuse_unknown
 
 # What the promise rests on, or what is set from another setting, is not the user's to change.
@@ -80,6 +80,17 @@ def _delays(value: object) -> tuple[int, ...]:
     if any(delay < 1 for delay in delays) or sorted(set(delays)) != list(delays):
         raise ValueError("must be seconds of at least 1 that rise, such as 5,60,600")
     return delays
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise ValueError("must be origins such as https://app.example")
+    origins = tuple(str(item).strip() for item in items if str(item).strip())
+    for origin in origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", origin):
+            raise ValueError(f"{origin!r} is no origin such as https://app.example")
+    return origins
 
 
 class KafkaSettings(BaseModel):
@@ -183,6 +194,68 @@ class WorkerOptions(BaseModel):
     )
 
 
+class ApiOptions(BaseModel):
+    """How requests are taken. Times are seconds, sizes bytes."""
+
+    model_config = GROUP
+
+    host: str = Field(default="127.0.0.1", description="address that it listens on")
+    port: int = Field(default=8080, ge=0, le=65_535, description="0: any free one")
+    id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,40}$",
+        description="its own among API processes, and the same when it comes back; default: the "
+        "host's name",
+    )
+    keys: str | None = Field(
+        default=None, min_length=1, description="file of API keys (`python -m producer keys`)"
+    )
+    open: bool = Field(
+        default=False,
+        description="take requests without a key from other machines; else `keys` must be set for "
+        "a `host` that is not this machine's own",
+    )
+    spool: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder for uploads until they are published; default: the system's for "
+        "temporary files",
+    )
+    upload_bytes: int = Field(
+        default=10 * 1024**3, ge=1_000, description="longest CSV or NDJSON, as it is sent"
+    )
+    json_bytes: int = Field(
+        default=16 * 1024**2, ge=1_000, le=1024**3, description="longest JSON, held in memory"
+    )
+    upload_rows: int = Field(default=100_000_000, ge=1, description="most rows of a job")
+    uploads: int = Field(
+        default=4, ge=1, le=100, description="uploads that are checked and published at once"
+    )
+    connections: int = Field(
+        default=16_384, ge=10, description="most connections; more are closed at once"
+    )
+    head_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="for the head of a request to come"
+    )
+    idle_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="without a byte of a body, or between requests"
+    )
+    body_rate: int = Field(
+        default=1_024,
+        ge=0,
+        description="least bytes a second of a body, after its first 10 seconds",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+        default=(), description="origins whose pages may ask, with commas between them; none"
+    )
+    inline_rows: int = Field(
+        default=100_000, ge=1, description="rows of in-line requests that make one job, at most"
+    )
+    inline_seconds: float = Field(
+        default=3_600.0, gt=0, description="longest time that such a job is open"
+    )
+
+
 class SinkOptions(BaseModel):
     """How outcomes are stored. Times are seconds."""
 
@@ -225,6 +298,8 @@ class ProducerSettings(ServiceSettings, StoreSettings):
     """Everything that a producer can be told; the results are where it waits for its job."""
 
     producer: ProducerOptions = ProducerOptions()
+    api: ApiOptions = ApiOptions()
+    redis: RedisSettings = RedisSettings()
 
 
 class WorkerSettings(ServiceSettings, Settings):

@@ -12,6 +12,7 @@ from pairscore import garbage
 from pairscore.settings import Settings
 from shared.clients import connect, make_consumer, make_producer
 from shared.connection import Connection
+from shared.identity import process_identity
 from shared.limits import Coordinator, check_coordinators, check_room
 from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
@@ -23,7 +24,6 @@ from shared.telemetry.server import serving
 from shared.topics import Topics, check_topics
 from shared.watchdog import Watchdog
 from worker.backpressure import Backpressure
-from worker.identity import worker_identity
 from worker.intake import Intake
 from worker.ledger import Ledger
 from worker.loop import LAST_SECONDS, Pace, Parts, Worker, pause_and_resume
@@ -102,7 +102,7 @@ def run(
     topics = Topics.of(settings.kafka)
     with ExitStack() as stack:
         with stop.starting():
-            name = stack.enter_context(worker_identity(settings.worker.id))
+            name = stack.enter_context(process_identity("worker", settings.worker.id))
             health = Health(settings.worker.stall_seconds)
             metrics = Metrics("worker")
             meter = Meter(metrics, health)

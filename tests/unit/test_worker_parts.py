@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairscore.pair import Failure, Outcome, Pair, Reason, Score
+from shared.identity import process_identity
 from shared.messages import Defect, PairMessage, Rejection, ScoreMessage, decode
 from shared.settings import KafkaSettings
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
 from shared.topics import RetryTier
 from worker.backpressure import Backpressure
-from worker.identity import worker_identity
 from worker.ledger import Ledger, Record
 from worker.meter import Meter
 from worker.parking import Parking
@@ -305,12 +305,12 @@ def test_only_changes_are_asked_for(steps):
 
 
 def test_workers_of_one_host_have_names_of_their_own_and_get_them_back(tmp_path):
-    with worker_identity(None, tmp_path) as first:
-        with worker_identity(None, tmp_path) as second:
+    with process_identity("worker", None, tmp_path) as first:
+        with process_identity("worker", None, tmp_path) as second:
             assert second == f"{first}-1"
-        with worker_identity(None, tmp_path) as again:
+        with process_identity("worker", None, tmp_path) as again:
             assert again == second
-    with worker_identity(None, tmp_path) as again:
+    with process_identity("worker", None, tmp_path) as again:
         assert again == first
 
 
@@ -318,13 +318,13 @@ def test_workers_of_two_users_of_one_host_have_names_of_their_own(tmp_path, monk
     names = set()
     for user in (0, 1000, 1001):
         monkeypatch.setattr(os, "getuid", lambda user=user: user)
-        with worker_identity(None, tmp_path / str(user)) as name:
+        with process_identity("worker", None, tmp_path / str(user)) as name:
             names.add(name)
     assert len(names) == 3
 
 
 def test_chosen_name_is_taken_as_it_is(tmp_path):
-    with worker_identity("gpu-7", tmp_path) as name:
+    with process_identity("worker", "gpu-7", tmp_path) as name:
         assert name == "gpu-7"
     assert list(tmp_path.iterdir()) == []
 

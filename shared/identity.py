@@ -1,4 +1,4 @@
-"""Which worker this is: the same name when it comes back, another for each on the host.
+"""Which process of a service this is: the same name when it comes back, another for each on a host.
 
 The name is its transactional id, by which Kafka fences whoever had it before: two that run must not
 share one, and one that was killed should get its own again, since that ends at once the transaction
@@ -22,12 +22,14 @@ _MOST: Final = 1_000
 
 
 @contextmanager
-def worker_identity(chosen: str | None, folder: Path | None = None) -> Iterator[str]:
+def process_identity(service: str, chosen: str | None, folder: Path | None = None) -> Iterator[str]:
     """The name, held until the end of the block or of the process.
 
-    By default the host's, with the number of a user who is not root, and one of the user's workers.
+    By default the host's, with the number of a user who is not root, and one of those of the user's
+    that run.
 
     Args:
+        service: `worker` or `api`.
         chosen: a name given by the user, who then sees to it that it is the only one.
         folder: of the lock files by which workers of one host tell each other apart; default: one
             of this user's in the system's folder for temporary files.
@@ -39,16 +41,16 @@ def worker_identity(chosen: str | None, folder: Path | None = None) -> Iterator[
         yield chosen
         return
     user = os.getuid()
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()) or "worker"
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()) or service
     name = host if user == 0 else f"{host}-u{user}"  # users do not see each other's lock files
-    folder = folder or Path(tempfile.gettempdir()) / f"pairscore-workers-{user}"
+    folder = folder or Path(tempfile.gettempdir()) / f"pairscore-{service}s-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        number, lock = _first_free(folder, name)
+        number, lock = _first_free(folder, name, service)
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder}: cannot be written ({error.strerror or error}); set PAIRSCORE_WORKER__ID to "
-            "a name that no other worker has"
+            f"{folder}: cannot be written ({error.strerror or error}); set "
+            f"PAIRSCORE_{service.upper()}__ID to a name that no other {service} has"
         ) from None
     try:
         yield name if number == 0 else f"{name}-{number}"
@@ -56,7 +58,7 @@ def worker_identity(chosen: str | None, folder: Path | None = None) -> Iterator[
         lock.release()
 
 
-def _first_free(folder: Path, name: str) -> tuple[int, FileLock]:
+def _first_free(folder: Path, name: str, service: str) -> tuple[int, FileLock]:
     for number in range(_MOST):
         lock = FileLock(folder / f"{name}-{number}.lock")
         try:
@@ -64,4 +66,4 @@ def _first_free(folder: Path, name: str) -> tuple[int, FileLock]:
         except Timeout:
             continue
         return number, lock
-    raise EnvironmentFault(f"{folder}: {_MOST:,} workers run on this host; that is the most")
+    raise EnvironmentFault(f"{folder}: {_MOST:,} {service}s run on this host; that is the most")
