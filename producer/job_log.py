@@ -1,6 +1,7 @@
 """What the topic `jobs` says of a job."""
 
 import logging
+from collections.abc import Callable
 from typing import Final, Generic
 
 from confluent_kafka import (
@@ -18,7 +19,7 @@ from producer.job import AnyJob, refuse_stranger
 from producer.pulse import Pulse
 from shared.clients import end_offsets, make_consumer
 from shared.connection import Connection, describe
-from shared.messages import JobMessage, Rejection, decode
+from shared.messages import JobMessage, JobState, Rejection, decode
 from shared.shutdown import Deadline
 
 READ_SECONDS: Final = 45.0
@@ -74,8 +75,25 @@ class JobLog(Generic[AnyJob]):
             EnvironmentFault: Kafka does not answer, or a transaction stays open for too long.
             KeyboardInterrupt: asked to stop.
         """
+        value = self._read(lambda name: name == job, settled=settled).get(job)
+        return None if value is None else _understood(self._kind, job, value)
+
+    def open_jobs(self, wanted: Callable[[str], bool]) -> list[AnyJob]:
+        """The jobs of such names that are open; other kinds and versions are left out.
+
+        Raises:
+            EnvironmentFault, KeyboardInterrupt: as `latest`.
+        """
+        values = self._read(wanted, settled=True).values()
+        found = (decode(self._kind, value) for value in values)
+        return [
+            job for job in found if not isinstance(job, Rejection) and job.state is JobState.OPEN
+        ]
+
+    def _read(self, wanted: Callable[[str], bool], *, settled: bool) -> dict[str, bytes]:
+        """The latest value of each job of such a name."""
         try:
-            value = self._read(job.encode(), settled=settled)
+            return self._read_all(wanted, settled=settled)
         except KafkaException as error:
             found: KafkaError = error.args[0]
             if found.code() in _REFUSED:
@@ -85,12 +103,11 @@ class JobLog(Generic[AnyJob]):
             raise self._connection.fault(found) from None
         except TimeoutError:
             raise self._connection.fault() from None
-        return None if value is None else _understood(self._kind, job, value)
 
-    def _read(self, key: bytes, *, settled: bool) -> bytes | None:
+    def _read_all(self, wanted: Callable[[str], bool], *, settled: bool) -> dict[str, bytes]:
         end = self._end(settled=settled)
         if end == 0:
-            return None
+            return {}
         consumer = make_consumer(
             self._connection,
             group="producer",
@@ -98,7 +115,7 @@ class JobLog(Generic[AnyJob]):
         )
         try:
             consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
-            return self._read_to(consumer, key, end)
+            return self._read_to(consumer, wanted, end)
         finally:
             consumer.close()
 
@@ -122,16 +139,19 @@ class JobLog(Generic[AnyJob]):
     def _ask_for_end(self, *, committed: bool) -> int:
         return end_offsets(self._admin, [(self._topic, 0)], committed=committed)[self._topic, 0]
 
-    def _read_to(self, consumer: Consumer, key: bytes, end: int) -> bytes | None:
-        found: bytes | None = None
+    def _read_to(
+        self, consumer: Consumer, wanted: Callable[[str], bool], end: int
+    ) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
         deadline, patience = self._deadlines()
         held_up = False
         while True:
             record = consumer.poll(_POLL_SECONDS)
             self._pulse.check()
             if record is not None and record.error() is None:
-                if record.key() == key:
-                    found = record.value()
+                name = _text(record.key())
+                if wanted(name) and (value := record.value()) is not None:
+                    found[name] = value
                 deadline, patience = self._deadlines()
                 continue
             if record is not None and (reached := _end_reached(record)) is not None:
@@ -166,6 +186,10 @@ class JobLog(Generic[AnyJob]):
                 "end it with Kafka's `kafka-transactions.sh abort`"
             )
         return self._connection.fault()
+
+
+def _text(key: str | bytes | None) -> str:
+    return key.decode(errors="replace") if isinstance(key, bytes) else key or ""
 
 
 def _end_reached(record: Message) -> int | None:

@@ -1,7 +1,7 @@
 """Transactions on Kafka that come whole or not at all, whatever happens to the broker meanwhile."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -38,7 +38,7 @@ class Transactions:
     published again from memory. Leaving the context aborts what is open.
 
     Every method may raise:
-        EnvironmentFault: Kafka stayed away for `OUTAGE_SECONDS` (for `START_SECONDS` at the
+        EnvironmentFault: Kafka stayed away for `outage` seconds (for `START_SECONDS` at the
             start), refuses for good, or another producer has the transactional id now.
         KeyboardInterrupt: asked to stop; what was not committed then is not published, or, where
             Kafka does not say, is settled when the id is used again.
@@ -52,6 +52,8 @@ class Transactions:
         pulse: Pulse,
         ended: Callable[[str], None],
         timeout: float = TRANSACTION_SECONDS,
+        outage: float = OUTAGE_SECONDS,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Touch nothing yet.
 
@@ -61,12 +63,16 @@ class Transactions:
             pulse: of the process.
             ended: told `committed` or `aborted` of each transaction.
             timeout: seconds after which Kafka gives one up that is left open.
+            outage: seconds that Kafka is waited for once rows are being published.
+            extra: further properties of the client.
         """
         self._connection = connection
         self._id = transactional_id
         self._pulse = pulse
         self._ended = ended
         self._timeout = timeout
+        self._outage = outage
+        self._extra = extra or {}
         self._producer = self._make()
         self._open = False
         self._begun = 0.0
@@ -118,7 +124,7 @@ class Transactions:
                 saying so: says which, from what is on the topics, or raises if somebody else has
                 gone on from there.
         """
-        deadline = self._pulse.deadline(OUTAGE_SECONDS)
+        deadline = self._pulse.deadline(self._outage)
         self._renewal = self._pulse.deadline(LOST_SECONDS)
         while True:
             try:
@@ -141,7 +147,7 @@ class Transactions:
         return make_producer(
             self._connection,
             transactional_id=self._id,
-            extra={"transaction.timeout.ms": int(self._timeout * 1000)},
+            extra={"transaction.timeout.ms": int(self._timeout * 1000), **self._extra},
         )
 
     def _take_id(self, seconds: float) -> None:
@@ -161,7 +167,7 @@ class Transactions:
                 self._producer.produce(topic, value, key)
                 return
             except BufferError:
-                deadline = deadline or self._pulse.deadline(OUTAGE_SECONDS)
+                deadline = deadline or self._pulse.deadline(self._outage)
                 self._producer.poll(_SLICE)
                 self._pulse.check()
                 if deadline.passed:

@@ -1,0 +1,1 @@
+"""The HTTP API: requests become rows on Kafka, outcomes become answers."""

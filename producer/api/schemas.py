@@ -1,0 +1,199 @@
+"""What the API takes and gives, as it is documented."""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pairscore.pair import Reason
+from shared.messages import ScoreMessage
+from shared.results import JobStatus
+
+MOST_PAIRS: Final = 1_000
+"""Of one in-line request."""
+
+MOST_SECONDS: Final = 60.0
+"""That an in-line request may wait."""
+
+_STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class PairIn(BaseModel):
+    """An image and a caption."""
+
+    model_config = _STRICT
+
+    url: str = Field(description="image URL", examples=["https://images.example/cats/7.jpg"])
+    caption: str = Field(description="caption", examples=["two cats asleep on a sofa"])
+
+
+class ScoresRequest(BaseModel):
+    """Pairs to score while the client waits."""
+
+    model_config = _STRICT
+
+    pairs: list[PairIn] = Field(min_length=1, max_length=MOST_PAIRS, description="to score")
+    timeout: float = Field(
+        default=10.0, ge=0, le=MOST_SECONDS, description="seconds to wait for all of them"
+    )
+
+
+class JobRequest(BaseModel):
+    """Pairs to score later."""
+
+    model_config = _STRICT
+
+    pairs: list[PairIn] = Field(min_length=1, description="to score")
+
+
+class OutcomeOut(BaseModel):
+    """What came of a pair: a similarity, or an error, or neither yet."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    status: Literal["scored", "failed", "pending"]
+    similarity: float | None = Field(default=None, description="CLIP's logits_per_image")
+    cosine: float | None = Field(default=None, description="of the two embeddings, in [-1, 1]")
+    caption_truncated: bool | None = Field(
+        default=None, description="the model did not see all of the caption"
+    )
+    error: Reason | None = Field(default=None, description="why there is no similarity")
+    error_detail: str | None = Field(default=None, description="one line for people")
+    image_sha256: str | None = Field(default=None, description="hex digest of the image's bytes")
+    model: str | None = Field(default=None, description="fingerprint of what it depends on")
+    attempts: int | None = Field(default=None, description="how often the URL was asked for")
+
+
+class RowOut(OutcomeOut):
+    """An outcome of a job."""
+
+    row: int = Field(description="0-based index in the job")
+    url: str
+    caption: str
+    scored_at: datetime
+
+
+class PendingOut(BaseModel):
+    """Where outcomes can be asked for that were not ready in time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = Field(description="how many are pending")
+    job: str = Field(description="the job that they are rows of")
+    start: int = Field(description="the job's row that is the first pair of the request")
+    href: str = Field(description="to ask for the rows of the request")
+
+
+class ScoresResponse(BaseModel):
+    """One outcome for each pair, in order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcomes: list[OutcomeOut]
+    pending: PendingOut | None = Field(
+        default=None, description="only where some were not ready in time"
+    )
+
+
+class Links(BaseModel):
+    """Where to go on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    self: str
+    scores: str
+    events: str
+
+
+class JobOut(BaseModel):
+    """How far a job is: rows = scored + failed + those still missing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    state: Literal["open", "closed", "complete"] = Field(
+        description="`open` while rows are being published, `closed` when their number is known, "
+        "`complete` when each has its outcome"
+    )
+    rows: int | None = Field(default=None, description="how many there are, once that is known")
+    published: int = Field(description="rows that Kafka has")
+    scored: int
+    failed: dict[Reason, int] = Field(description="rows by reason, those that occur")
+    rows_per_second: float | None = Field(default=None, description="mean so far")
+    seconds_left: float | None = Field(default=None, description="at that rate")
+    created_at: datetime
+    links: Links
+
+
+class JobsOut(BaseModel):
+    """Jobs, the latest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jobs: list[JobOut]
+
+
+class PageOut(BaseModel):
+    """Some outcomes of a job, by row; rows without an outcome are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    complete: bool = Field(description="whether every row of the job has its outcome")
+    outcomes: list[RowOut]
+    next: str | None = Field(default=None, description="the next page, where there is one")
+
+
+def links_of(job: str) -> Links:
+    """The job's resources."""
+    base = f"/v1/jobs/{job}"
+    return Links(self=base, scores=f"{base}/scores", events=f"{base}/events")
+
+
+def outcome_fields(message: ScoreMessage) -> dict[str, Any]:
+    """The fields of an `OutcomeOut`, those that say something."""
+    if message.error is not None:
+        found: dict[str, Any] = {"status": "failed", "error": message.error.value}
+        if message.error_detail:
+            found["error_detail"] = message.error_detail
+    else:
+        found = {
+            "status": "scored",
+            "similarity": message.similarity,
+            "cosine": message.cosine,
+            "caption_truncated": message.caption_truncated,
+        }
+    if message.image_sha256:
+        found["image_sha256"] = message.image_sha256
+    return found | {"model": message.model, "attempts": message.attempts}
+
+
+def row_fields(message: ScoreMessage) -> dict[str, Any]:
+    """The fields of a `RowOut`."""
+    return {
+        "row": message.row,
+        "url": message.url,
+        "caption": message.caption,
+        **outcome_fields(message),
+        "scored_at": message.scored_at.isoformat(),
+    }
+
+
+def job_out(status: JobStatus) -> JobOut:
+    """What the store says of a job."""
+    rate = status.rows_per_second
+    left = None
+    if rate and status.rows is not None:
+        left = max(0.0, (status.rows - status.done) / rate)
+    return JobOut(
+        job=status.job,
+        state=status.state,
+        rows=status.rows,
+        published=status.rows_published,
+        scored=status.scored,
+        failed=dict(status.failed),
+        rows_per_second=None if rate is None else round(rate, 3),
+        seconds_left=None if left is None else round(left, 1),
+        created_at=status.created_at,
+        links=links_of(status.job),
+    )
