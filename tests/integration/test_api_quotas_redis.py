@@ -20,9 +20,10 @@ from pairscore.errors import SettingsError
 from pairscore.guard import State, Unavailable
 from pairscore.guard.redis_link import Script
 from producer.api.client import Limits
-from producer.api.quotas import LocalQuotas, SharedQuotas, open_quotas
+from producer.api.quotas import LocalQuotas, open_quotas
 from producer.api.quotas.account import DAY, SECOND, Account, charge
 from producer.api.quotas.accounts_in_redis import QUOTA, AccountsInRedis
+from producer.api.quotas.shared import SharedQuotas
 from tests.api_clients import a_client
 
 DEADLINE = 20.0
@@ -302,7 +303,7 @@ async def asked(quotas: SharedQuotas) -> bool:
 def test_a_redis_that_comes_back_is_asked_again(restored, fault):
     async def take() -> None:
         client = a_client(rows_per_day=100)
-        async with shared(restored.url, 0.05) as quotas:
+        async with shared(restored.url, 0.3) as quotas:
             await until(lambda: asked(quotas))
             fault(restored, None)
             for _ in range(5):

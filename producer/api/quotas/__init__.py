@@ -3,14 +3,12 @@
 from producer.api.quotas.headers import limit_headers
 from producer.api.quotas.local import LocalQuotas, Quotas
 from producer.api.quotas.opening import open_quotas
-from producer.api.quotas.shared import SharedQuotas
 from producer.api.quotas.verdict import LimitName, Standing, Verdict
 
 __all__ = [
     "LimitName",
     "LocalQuotas",
     "Quotas",
-    "SharedQuotas",
     "Standing",
     "Verdict",
     "limit_headers",
