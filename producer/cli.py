@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -92,6 +92,101 @@ def publish_csv(
         overwrite=overwrite,
     )
     run_csv(options, settings)
+    return 0
+
+
+keys = typer.Typer(
+    name="keys",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(keys)
+
+KeyFileOption: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--file",
+        metavar="PATH",
+        envvar="PAIRSCORE_API__KEYS",
+        help="The file of keys, which are hashed.",
+    ),
+]
+
+
+@keys.callback()
+def _keys(context: typer.Context) -> None:
+    """Add, list and revoke keys that the API is called with; it sees changes by itself."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@keys.command("add")
+def add_key(
+    client: Annotated[str, typer.Argument(metavar="CLIENT", help="Name of who it belongs to.")],
+    file: KeyFileOption,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            "--days", metavar="N", min=1, max=36_500, help="Good for so long; else for ever."
+        ),
+    ] = None,
+    rows_per_second: Annotated[
+        float | None, typer.Option("--rows-per-second", metavar="N", min=0, help="0: any number.")
+    ] = None,
+    requests_per_second: Annotated[
+        float | None,
+        typer.Option("--requests-per-second", metavar="N", min=0, help="0: any number."),
+    ] = None,
+    rows_per_day: Annotated[
+        int | None,
+        typer.Option("--rows-per-day", metavar="N", min=0, help="Of a UTC day; 0: any number."),
+    ] = None,
+    all_jobs: Annotated[
+        bool | None,
+        typer.Option("--all-jobs/--own-jobs", help="Whether it sees the jobs of all clients."),
+    ] = None,
+) -> int:
+    """Add a key and print its secret.
+
+    The secret is not kept and cannot be shown again. A client may have several keys; limits and
+    rights are those of its newest one, which has them from the one before where nothing else is
+    given. To rotate a key: add one, have the client use it, revoke the old one.
+    """
+    from producer.api.keys_command import Wanted, add_key
+
+    wanted = Wanted(
+        client=client,
+        days=days,
+        requests_per_second=requests_per_second,
+        rows_per_second=rows_per_second,
+        rows_per_day=rows_per_day,
+        all_jobs=all_jobs,
+    )
+    typer.echo(add_key(file.expanduser(), wanted))
+    return 0
+
+
+@keys.command("list")
+def list_keys(file: KeyFileOption) -> int:
+    """Show all keys, with the limits of their clients."""
+    from producer.api.keys_command import list_keys
+
+    for line in list_keys(file.expanduser()):
+        typer.echo(line)
+    return 0
+
+
+@keys.command("revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(metavar="ID", help="The id of a key, as listed.")],
+    file: KeyFileOption,
+) -> int:
+    """Take a key away; the API sees that within a second."""
+    from producer.api.keys_command import revoke_key
+
+    revoked = revoke_key(file.expanduser(), name)
+    typer.echo(f"revoked {revoked.id} of {revoked.client}", err=True)
     return 0
 
 
