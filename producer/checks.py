@@ -1,5 +1,6 @@
 """What can be known to go wrong is said before anything is published."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -16,8 +17,16 @@ from shared.settings import KafkaSettings
 from shared.topics import MAX_BYTES, Topics, check_topics
 
 
-def check_kafka(connection: Connection, topics: Topics) -> AdminClient:
+def check_kafka(
+    connection: Connection,
+    topics: Topics,
+    *,
+    rows: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> AdminClient:
     """Make sure that Kafka answers, has the topics that are published to, and room there for rows.
+
+    Rows go to `rows`, by default to `pairs`; `others` are to be there too.
 
     Returns a client for what else is asked of Kafka.
 
@@ -26,9 +35,10 @@ def check_kafka(connection: Connection, topics: Topics) -> AdminClient:
     """
     settings = connection.settings
     admin, found = connect(connection)
-    check_topics(settings, admin, found, (topics.pairs, topics.jobs))
+    of_rows = tuple(rows) or (topics.pairs,)
+    check_topics(settings, admin, found, (*of_rows, topics.jobs, *others))
     check_compacted(settings, admin)
-    check_room(settings, admin, (topics.pairs,))
+    check_room(settings, admin, of_rows)
     check_coordinators(settings, admin, found, (Coordinator.TRANSACTIONS,))
     return admin
 

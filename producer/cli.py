@@ -190,6 +190,32 @@ def revoke_key(
     return 0
 
 
+@app.command("api")
+def serve_api(
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port; default 8080, 0 for any free one.")
+    ] = None,
+) -> int:
+    """Serve the HTTP API: requests in, scores out, in line or later.
+
+    SIGTERM ends it in order: requests that are under way are finished.
+    """
+    from producer.api.command import run_api
+    from shared.settings import ProducerSettings, read_service_settings
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = read_service_settings(
+        ProducerSettings,
+        {"api": given} if given else {},
+        option_names={("api", name): f"--{name}" for name in ("host", "port")},
+    )
+    run_api(settings)
+    return 0
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command with `arguments`; the exit code.
 

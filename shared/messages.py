@@ -27,6 +27,9 @@ from pydantic import (
 from pairscore.pair import Failure, Outcome, Reason, Score
 
 VERSION: Final = 1
+API: Final = "api"
+"""The source of a job that came over HTTP."""
+
 MAX_KEY_CHARS: Final = 8192
 MAX_ROWS: Final = 1 << 62
 MAX_FILE_NAME_BYTES: Final = 240
@@ -278,6 +281,11 @@ class JobMessage(_Message):
     state: JobState = Field(description="whether more rows may come")
     created_at: AwareDatetime = Field(description="when its first message was published")
     client: str | None = Field(default=None, description="whose job it is, where the API knows")
+
+    @property
+    def is_of_the_api(self) -> bool:
+        """Whether its outcomes are asked for by row."""
+        return self.source == API
 
     @model_validator(mode="after")
     def _rows_when_closed(self) -> Self:

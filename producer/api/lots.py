@@ -26,7 +26,7 @@ from producer.job import OwnJob
 from producer.job_log import JobLog
 from producer.pulse import Pulse
 from producer.transactions import Transactions
-from shared.messages import VERSION, JobState, key_of
+from shared.messages import API, VERSION, JobState, key_of
 from shared.telemetry.health import Health
 from shared.topics import Topics
 
@@ -294,7 +294,7 @@ class LotPublisher:
         stamp = now.strftime("%Y%m%dT%H%M%S")
         return OwnJob(
             job=f"inline-{self._name}-{stamp}-{secrets.token_hex(4)}",
-            source="api",
+            source=API,
             client=client,
             rows_published=0,
             state=JobState.OPEN,

@@ -15,7 +15,7 @@ from shared.results.spool import open_for_reading, spool_path
 from shared.results.status import JobStatus, State, make_status
 
 OUTCOMES_NAME: Final = "outcomes.jsonl"
-"""The messages of a complete job that came from no CSV file, one a line, by row."""
+"""The messages of a complete job of the API's, one a line, by row."""
 
 _JOBS: Final = (
     "SELECT id, name, message, rows_published, rows, result, created_at, updated_at FROM jobs"

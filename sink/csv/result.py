@@ -1,6 +1,6 @@
 """The files of a complete job, put where they belong only when they are whole.
 
-`RESULTS/JOB/` gets the CSV file, for a job that came from no file `outcomes.jsonl` too, and last
+`RESULTS/JOB/` gets the CSV file, for a job of the API's `outcomes.jsonl` too, and last
 `manifest.json`: what it describes is there, and on the disk. A crash before leaves what was there.
 """
 
@@ -17,8 +17,8 @@ from pairscore import __version__
 from pairscore.csv_file.output import sync_folder
 from pairscore.csv_file.packing import pack
 from shared.results.folder import OUTCOMES_NAME
+from shared.results.rows import RowWriter
 from shared.results.status import make_status
-from sink.csv.rows import RowWriter
 from sink.csv.spool import DueJob
 from sink.faults import StoreFault
 
@@ -72,7 +72,7 @@ class ResultWriter:
                 sync_folder(self._results)
             self._check_owner()
             self._file = (self._folder / _PARTIAL).open("wb")
-            if self._job.message.csv is None:
+            if self._job.message.csv is None or self._job.message.is_of_the_api:
                 self._outcomes = (self._folder / _OUTCOMES).open("wb")
             self._put(self._file, self._rows.header().encode())
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sink.csv.rows import RowWriter
+from shared.results.rows import RowWriter
 from tests.sinking import ODD, Job, job_of, plain_job
 
 

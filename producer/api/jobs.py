@@ -1,0 +1,128 @@
+"""What is known of jobs: what `jobs` says of them, and what the sink has stored."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from confluent_kafka import Message
+
+from producer.api.client import Client
+from shared.messages import JobMessage, JobState, Rejection, decode
+from shared.results import JobStatus, Results
+
+
+class JobBook:
+    """The latest message of every job on `jobs`, the last begun last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # As bytes, which are a tenth of what the objects take.
+        self._values: dict[str, bytes] = {}
+
+    def __len__(self) -> int:
+        """How many jobs there are."""
+        return len(self._values)
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Take what was read, from any thread."""
+        with self._lock:
+            for message in messages:
+                key, value = message.key(), message.value()
+                name = key.decode(errors="replace") if isinstance(key, bytes) else ""
+                if value is None:
+                    self._values.pop(name, None)
+                else:
+                    self._values[name] = value
+
+    def know(self, job: JobMessage) -> None:
+        """Take what was published here, which is read a little later."""
+        with self._lock:
+            self._values[job.job] = job.encode()
+
+    def find(self, name: str) -> JobMessage | None:
+        """One job; None if there is none of that name."""
+        value = self._values.get(name)
+        found = None if value is None else decode(JobMessage, value)
+        return None if isinstance(found, Rejection) else found
+
+    def names(self) -> list[str]:
+        """The names of all, the last begun first."""
+        with self._lock:
+            return list(reversed(self._values))
+
+
+class Jobs:
+    """What a client may know of jobs."""
+
+    def __init__(self, book: JobBook, results: Results) -> None:
+        self.book = book
+        self.results = results
+
+    def message(self, name: str, client: Client | None) -> JobMessage | None:
+        """What `jobs` says of a job; None where the client has no such job.
+
+        Without keys, `client` is None and sees all.
+        """
+        found = self.book.find(name)
+        if found is None or not may_see(client, found):
+            return None
+        return found
+
+    def status(self, message: JobMessage) -> JobStatus:
+        """How far a job is. Reads the store.
+
+        Raises:
+            EnvironmentFault: the store cannot be read.
+        """
+        stored = self.results.job(message.job)
+        if stored is None:
+            return _unstored(message)
+        state = stored.state
+        if state == "open" and message.state is JobState.CLOSED:
+            state = "closed"
+        return replace(
+            stored,
+            source=message.source,
+            state=state,
+            rows_published=max(stored.rows_published, message.rows_published),
+            rows=message.rows if stored.rows is None else stored.rows,
+            created_at=message.created_at,
+        )
+
+    def latest(self, client: Client | None, limit: int) -> list[JobStatus]:
+        """The client's jobs, the last begun first. Reads the store.
+
+        Raises:
+            EnvironmentFault: the store cannot be read.
+        """
+        found: list[JobStatus] = []
+        for name in self.book.names():
+            if len(found) >= limit:
+                break
+            message = self.message(name, client)
+            if message is not None:
+                found.append(self.status(message))
+        return found
+
+
+def may_see(client: Client | None, job: JobMessage) -> bool:
+    """Whether a client may know of a job: its own, or any if it may see all."""
+    return client is None or client.all_jobs or job.client == client.name
+
+
+def _unstored(message: JobMessage) -> JobStatus:
+    updated: datetime = message.created_at
+    return JobStatus(
+        job=message.job,
+        source=message.source,
+        state="closed" if message.state is JobState.CLOSED else "open",
+        rows_published=message.rows_published,
+        rows=message.rows,
+        scored=0,
+        failed={},
+        models={},
+        result=None,
+        created_at=message.created_at,
+        updated_at=updated,
+    )

@@ -1,0 +1,211 @@
+"""What the routes work with, and the work that is not HTTP's."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from confluent_kafka.admin import AdminClient
+
+from pairscore.csv_file import Survey
+from pairscore.errors import EnvironmentFault, InputError
+from producer.api.answers import Answers, Awaited
+from producer.api.client import Client
+from producer.api.jobs import Jobs
+from producer.api.lots import Lot, LotPublisher, Placed
+from producer.api.quotas import Quotas
+from producer.api.uploads import PairFile, PairRows
+from producer.csv_rows import CsvRows
+from producer.job import AnyJob, CsvJob, OwnJob
+from producer.job_log import JobLog
+from producer.publication import Publication, Published, Rows
+from producer.pulse import Pulse
+from producer.transactions import Transactions
+from shared.connection import Connection
+from shared.messages import JobMessage
+from shared.settings import ProducerSettings
+from shared.shutdown import StopSignal
+from shared.telemetry.health import Health
+from shared.topics import Topics
+
+RETRY_AFTER: Final = {"Retry-After": "5"}
+_GRACE_SECONDS: Final = 2.0
+_UPLOAD_OUTAGE_SECONDS: Final = 30.0
+T = TypeVar("T")
+
+
+class Taken(Exception):
+    """A job of that name is there already, of other content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a service is made of."""
+
+    settings: ProducerSettings
+    connection: Connection
+    admin: AdminClient
+    topics: Topics
+    answers: Answers
+    lots: LotPublisher
+    jobs: Jobs
+    quotas: Quotas
+    find_client: Callable[[str], Client | None] | None
+    spool: Path
+    stop: StopSignal
+    """Asked first: no more requests are to be begun."""
+    ending: StopSignal
+    """Asked last: nothing is to go on."""
+    published: Callable[[JobMessage, int], None]
+
+
+class Service:
+    """Publishes what requests bring and waits for what comes of it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts: Final = parts
+        self.settings: Final = parts.settings
+        self.jobs: Final = parts.jobs
+        self.quotas: Final = parts.quotas
+        self.find_client: Final = parts.find_client
+        self.spool: Final = parts.spool
+        self._uploads = asyncio.Semaphore(parts.settings.api.uploads)
+
+    def check_kafka(self) -> None:
+        """Make sure that rows can be published now, as far as is known.
+
+        Raises:
+            EnvironmentFault: they cannot.
+        """
+        if (fault := self.parts.lots.fault) is not None:
+            raise fault
+
+    async def publish_lot(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        client: str | None,
+        job: OwnJob | None = None,
+        awaited: Awaited | None = None,
+    ) -> Placed:
+        """Publish rows together or not at all.
+
+        Raises:
+            EnvironmentFault: they are not published.
+        """
+        self.check_kafka()
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[Placed | EnvironmentFault] = loop.create_future()
+
+        def settle(result: Placed | EnvironmentFault) -> None:
+            loop.call_soon_threadsafe(_set, settled, result)
+
+        self.parts.lots.put(Lot(pairs, settle, client=client, job=job, awaited=awaited))
+        result = await settled
+        if isinstance(result, EnvironmentFault):
+            raise result
+        return result
+
+    async def score(
+        self, pairs: Sequence[tuple[str, str]], client: str | None, seconds: float
+    ) -> Awaited:
+        """Publish rows and wait for their outcomes, for so long at most.
+
+        Raises:
+            EnvironmentFault: they are not published.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        awaited = Awaited([None] * len(pairs))
+        try:
+            await self.publish_lot(pairs, client=client, awaited=awaited)
+            try:
+                async with asyncio.timeout_at(until):
+                    await awaited.done.wait()
+            except TimeoutError:
+                pass
+        finally:
+            self.parts.answers.forget(awaited)
+        return awaited
+
+    async def publish_pairs(self, file: PairFile, job: OwnJob) -> OwnJob:
+        """Publish a file of pairs as a job; the job as it is on `jobs` then.
+
+        Raises:
+            Taken: a job of that name is there, of other content.
+            EnvironmentFault: Kafka stayed away; sent again, it goes on where it was.
+        """
+        return await self._publish(PairRows(job.job, file), job, OwnJob)
+
+    async def publish_csv(self, survey: Survey, job: CsvJob) -> CsvJob:
+        """Publish a CSV as a job, as `publish_pairs`."""
+        return await self._publish(CsvRows(job.job, survey), job, CsvJob)
+
+    async def _publish(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob]) -> AnyJob:
+        self.check_kafka()
+        async with self._uploads:
+            published = await asyncio.to_thread(self._run, rows, job, kind)
+        closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
+        self.jobs.book.know(closed)
+        if not published.was_closed:
+            self.parts.published(closed, published.rows - published.start)
+        return closed
+
+    def _run(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob]) -> Published:
+        parts = self.parts
+        pulse = Pulse(parts.ending, Health())
+        publication = Publication(
+            rows,
+            job,
+            transactions=Transactions(
+                parts.connection,
+                f"producer.{job.job}",
+                pulse=pulse,
+                ended=lambda _: None,
+                outage=_UPLOAD_OUTAGE_SECONDS,
+            ),
+            log=JobLog(parts.connection, parts.admin, parts.topics.jobs, pulse, kind),
+            topics=parts.topics,
+            options=parts.settings.producer,
+            pulse=pulse,
+            watcher=_Silent(),
+        )
+        try:
+            return publication.run()
+        except InputError as error:
+            raise Taken(str(error)) from None
+        except KeyboardInterrupt:
+            raise EnvironmentFault("the service is ending; send the request again") from None
+
+
+class _Silent:
+    """Wants to know nothing of how publishing goes."""
+
+    def begins(self, start: int, *, closed: bool) -> None:
+        """Nothing."""
+
+    def reached(self, rows: int) -> None:
+        """Nothing."""
+
+
+def _set(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def job_name(client: str | None, key: str | None) -> str:
+    """The name of a job: of the `Idempotency-Key`, so that a repeat has the same, or a new one."""
+    if key is None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        return f"api-{stamp}-{secrets.token_hex(6)}"
+    digest = hashlib.sha256(f"{client or ''}\0{key}".encode()).hexdigest()
+    return f"api-{digest[:32]}"
+
+
+def same_content(found: JobMessage, wanted: JobMessage) -> bool:
+    """Whether a job that is there is the one that is wanted."""
+    return (found.source_sha256, found.client) == (wanted.source_sha256, wanted.client)

@@ -1,0 +1,300 @@
+"""Uploads: a body is written to a file, checked whole, and only then published as a job.
+
+So a request that is refused has published nothing, and one that was broken off goes on where it was
+when it is sent again with the same `Idempotency-Key`.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from pairscore.csv_file import Survey, survey_input
+from pairscore.errors import EnvironmentFault, InputError
+from producer.api.lots import encode_pair
+from producer.api.problems import Kind, ProblemError
+from producer.api.schemas import PairIn
+from producer.checks import check_rows
+from producer.encoding import most_bytes
+from producer.job import CsvJob, OwnJob, describe_job
+from producer.publication import RowsChanged
+from shared.messages import API, JobState, key_of
+from shared.settings import KafkaSettings
+
+_WRITE_BYTES: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+_LINE: Final = re.compile(r"line (\d+)")
+_OPTIONS: Final = (
+    ("--url-column", "?url_column="),
+    ("--caption-column", "?caption_column="),
+    ("--delimiter", "?delimiter="),
+    ("--overwrite", "?overwrite=true"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A body in a file: its size in bytes, and its hex digest."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+@asynccontextmanager
+async def spooled(body: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Spooled]:
+    """Write a body to a file, which is removed at the end of the block.
+
+    Raises:
+        EnvironmentFault: there is no room for it.
+    """
+    path = await asyncio.to_thread(_make_file, folder)
+    try:
+        yield await _write(body, path)
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _make_file(folder: Path) -> Path:
+    try:
+        number, path = tempfile.mkstemp(dir=folder, prefix="pairscore-")
+        os.close(number)
+    except OSError as error:
+        raise _no_room(folder, error) from None
+    return Path(path)
+
+
+async def _write(body: AsyncIterator[bytes], path: Path) -> Spooled:
+    digest, size = hashlib.sha256(), 0
+    waiting = bytearray()
+
+    def append() -> None:
+        try:
+            with path.open("ab") as file:
+                file.write(waiting)
+        except OSError as error:
+            raise _no_room(path.parent, error) from None
+        digest.update(waiting)
+
+    async for chunk in body:
+        waiting += chunk
+        if len(waiting) >= _WRITE_BYTES:
+            await asyncio.to_thread(append)
+            size += len(waiting)
+            waiting.clear()
+    await asyncio.to_thread(append)
+    return Spooled(path, size + len(waiting), digest.hexdigest())
+
+
+def _no_room(folder: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"setting PAIRSCORE_API__SPOOL: {folder}: cannot be written: {error.strerror or error}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairFile:
+    """A file of pairs as NDJSON that was checked: how many there are."""
+
+    path: Path
+    count: int
+
+
+class PairRows:
+    """The rows of a file of pairs, to be published."""
+
+    def __init__(self, job: str, file: PairFile) -> None:
+        self._job = job
+        self._file = file
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return "the body"
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return self._file.count
+
+    @contextmanager
+    def open(self) -> Iterator[Iterator[tuple[str, str]]]:
+        """Its (url, caption), in order.
+
+        Raises:
+            RowsChanged: it is no such file any more.
+        """
+        try:
+            with open_lines(self._file.path) as lines:
+                yield ((pair["url"], pair["caption"]) for _, pair in _parsed(lines))
+        except (OSError, EOFError, ValueError, KeyError):
+            raise RowsChanged from None
+
+    def encode(
+        self, row: int, record: tuple[str, str], created_at: datetime
+    ) -> tuple[bytes, bytes]:
+        """The key and the value of a row's message."""
+        url, caption = record
+        return key_of(url), encode_pair(self._job, row, url, caption, created_at)
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, plain or gzip by its first bytes."""
+    with path.open("rb") as plain:
+        if plain.peek(2)[:2] == _GZIP:
+            with gzip.GzipFile(fileobj=plain) as unpacked:
+                yield iter(unpacked)
+        else:
+            yield iter(plain)
+
+
+def _parsed(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.isspace():
+            yield number, from_json(line)
+
+
+def check_pairs(path: Path, kafka: KafkaSettings, most_rows: int) -> PairFile:
+    """Make sure that each line is a pair that fits into a message.
+
+    Raises:
+        ProblemError: one is not; says which.
+    """
+    row = 0
+    limit = kafka.max_message_bytes
+    number = 0
+    try:
+        with open_lines(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.isspace():
+                    continue
+                try:
+                    pair = PairIn.model_validate_json(line)
+                except ValidationError as error:
+                    raise ProblemError(
+                        Kind.INVALID, f"row {row}: {explain(error)}", row=row, line=number
+                    ) from None
+                check_size(pair.url, pair.caption, row, limit, number)
+                row += 1
+                if row > most_rows:
+                    raise too_many_rows(most_rows)
+    except (EOFError, OSError) as error:
+        raise ProblemError(
+            Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})", line=number or None
+        ) from None
+    if row == 0:
+        raise ProblemError(Kind.INVALID, "the body has no rows; send one JSON object a line")
+    return PairFile(path, row)
+
+
+def check_size(url: str, caption: str, row: int, limit: int, line: int | None = None) -> None:
+    """Make sure that a pair fits into a message of `limit` bytes.
+
+    Raises:
+        ProblemError: it does not.
+    """
+    if most_bytes(len(url) + len(caption)) <= limit:
+        return
+    now = datetime.now().astimezone()
+    size = len(encode_pair("x" * 128, row, url, caption, now))
+    if size > limit:
+        raise ProblemError(
+            Kind.INVALID,
+            f"row {row}: it makes a message of {size:,} bytes, and {limit:,} are allowed "
+            "(PAIRSCORE_KAFKA__MAX_MESSAGE_BYTES); shorten it",
+            row=row,
+            line=line,
+        )
+
+
+def too_many_rows(most: int) -> ProblemError:
+    """What to say of a job that is too long."""
+    return ProblemError(
+        Kind.TOO_LARGE, f"a job has {most:,} rows at most; send several", headers=None
+    )
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found first, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+@dataclass(frozen=True, slots=True)
+class CsvOptions:
+    """How a CSV is to be read; as `survey_input` has it."""
+
+    url_column: str | None = None
+    caption_column: str | None = None
+    delimiter: str | None = None
+    details: bool = False
+    overwrite: bool = False
+
+
+def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, most_rows: int) -> Survey:
+    """Check all of a CSV.
+
+    Raises:
+        ProblemError: it cannot be used; says why and, where it can be told, in which line.
+    """
+    try:
+        survey = survey_input(
+            path,
+            url_column=options.url_column,
+            caption_column=options.caption_column,
+            delimiter=options.delimiter,
+            details=options.details,
+            overwrite=options.overwrite,
+        )
+        if survey.rows > most_rows:
+            raise too_many_rows(most_rows)
+        if survey.rows == 0:
+            raise InputError("the body has a header and no rows")
+        now = datetime.now().astimezone()
+        check_rows(survey, describe_job("x" * 128, survey, now), kafka)
+    except InputError as error:
+        raise refused_csv(str(error), path) from None
+    return survey
+
+
+def refused_csv(said: str, path: Path) -> ProblemError:
+    """A problem from what the command would say of the file."""
+    said = said.replace(f"{path}: ", "").replace(str(path), "the body")
+    for option, parameter in _OPTIONS:
+        said = said.replace(option, parameter)
+    found = _LINE.search(said)
+    return ProblemError(Kind.INVALID, said, line=int(found[1]) if found else None)
+
+
+def pair_job(name: str, client: str | None, body: Spooled, now: datetime) -> OwnJob:
+    """The message that begins a job of pairs."""
+    return OwnJob(
+        job=name,
+        source=API,
+        source_sha256=body.sha256,
+        client=client,
+        rows_published=0,
+        state=JobState.OPEN,
+        created_at=now,
+    )
+
+
+def csv_job(name: str, client: str | None, survey: Survey, now: datetime) -> CsvJob:
+    """The message that begins a job of a CSV."""
+    job = describe_job(name, survey, now)
+    form = None if job.csv is None else job.csv.model_copy(update={"output_name": "scored.csv"})
+    return job.model_copy(update={"source": API, "client": client, "csv": form})
