@@ -213,6 +213,7 @@ class _Runner:
             timeout_graceful_shutdown=int(GRACE_SECONDS),
             backlog=_BACKLOG,
         )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients did wrong
         self._server = _Server(config)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

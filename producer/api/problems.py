@@ -8,7 +8,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -133,6 +133,13 @@ def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
             },
         }
     return found
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found first, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 _EXAMPLES: Final = {

@@ -32,8 +32,6 @@ from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
 from shared.topics import Topics
 
-RETRY_AFTER: Final = {"Retry-After": "5"}
-_GRACE_SECONDS: Final = 2.0
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
 T = TypeVar("T")
 

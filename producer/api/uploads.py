@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from pairscore.csv_file import Survey, survey_input
 from pairscore.errors import EnvironmentFault, InputError
 from producer.api.lots import encode_pair
-from producer.api.problems import Kind, ProblemError
+from producer.api.problems import Kind, ProblemError, explain
 from producer.api.schemas import PairIn
 from producer.checks import check_rows
 from producer.encoding import most_bytes
@@ -225,13 +225,6 @@ def too_many_rows(most: int) -> ProblemError:
     return ProblemError(
         Kind.TOO_LARGE, f"a job has {most:,} rows at most; send several", headers=None
     )
-
-
-def explain(error: ValidationError) -> str:
-    """What pydantic found first, in one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,110 @@
+"""Every error as a problem, and every request with an id and a line in the log."""
+
+import itertools
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from pairscore.errors import EnvironmentFault
+from producer.api import problems
+from producer.api.client import Client
+from producer.api.problems import Kind, ProblemError, explain
+
+_RETRY_AFTER: Final = {"Retry-After": "5"}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_access = logging.getLogger("producer.api.access")
+
+
+def invalid_json(error: ValidationError) -> ProblemError:
+    """The problem of a body that is no JSON, or JSON of another shape."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return ProblemError(Kind.MALFORMED, f"the body is no JSON: {first['msg']}")
+    return ProblemError(Kind.INVALID, explain(error), row=_row_of(first["loc"]))
+
+
+def _row_of(where: tuple[int | str, ...]) -> int | None:
+    for name, index in itertools.pairwise(where):
+        if name == "pairs" and isinstance(index, int):
+            return index
+    return None
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Answer with problems, whatever is raised."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if isinstance(error, ProblemError):
+            kind, row, line = error.kind, error.row, error.line
+        else:
+            kind, row, line = problems.kind_of(error.status_code), None, None
+        return problems.respond(
+            kind,
+            str(error.detail),
+            _id_of(request),
+            row=row,
+            line=line,
+            headers=error.headers,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = tuple(first["loc"])
+        if first["type"] == "json_invalid":
+            return problems.respond(
+                Kind.MALFORMED, "the body is no JSON; send a JSON object", _id_of(request)
+            )
+        named = where[1:] if where and where[0] == "body" else where
+        said = ".".join(str(part) for part in named)
+        detail = f"{said}: {first['msg']}" if said else str(first["msg"])
+        return problems.respond(Kind.INVALID, detail, _id_of(request), row=_row_of(where))
+
+    @app.exception_handler(EnvironmentFault)
+    async def _unavailable(request: Request, error: EnvironmentFault) -> Response:
+        return problems.respond(Kind.UNAVAILABLE, str(error), _id_of(request), headers=_RETRY_AFTER)
+
+    @app.exception_handler(Exception)
+    async def _defect(request: Request, _error: Exception) -> Response:
+        return problems.respond(
+            Kind.DEFECT, "this is a defect in pairscore; please report it", _id_of(request)
+        )
+
+
+def _id_of(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))
+
+
+def name_requests(app: FastAPI) -> None:
+    """Give each request an id, its own if it has one, and log it without what was sent."""
+
+    @app.middleware("http")
+    async def _named(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("x-request-id", "")
+        known = _REQUEST_ID.fullmatch(given) is not None
+        request.state.request_id = given if known else secrets.token_hex(8)
+        began = time.monotonic()
+        response = await call(request)
+        response.headers["X-Request-Id"] = request.state.request_id
+        client: Client | None = getattr(request.state, "client", None)
+        _access.info(
+            "%s %s %d",
+            *(request.method, request.url.path, response.status_code),
+            extra={
+                "request_id": request.state.request_id,
+                "client": None if client is None else client.name,
+                "key": None if client is None else client.key,
+                "seconds": round(time.monotonic() - began, 4),
+            },
+        )
+        return response

@@ -1,0 +1,48 @@
+"""The OpenAPI document, where FastAPI does not write it by itself."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from producer.api.problems import Problem
+from producer.api.schemas import JobRequest, OutcomeOut, RowOut
+
+NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
+JSON: Final = "application/json"
+
+BODIES: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        JSON: {"schema": {"$ref": "#/components/schemas/JobRequest"}},
+        NDJSON: {
+            "schema": {"type": "string", "description": "one pair a line; also gzip"},
+            "example": '{"url": "https://images.example/1.jpg", "caption": "a cat"}\n',
+        },
+        CSV: {
+            "schema": {"type": "string", "description": "UTF-8 with a header; also gzip"},
+            "example": "url,caption\nhttps://images.example/1.jpg,a cat\n",
+        },
+    },
+}
+"""The bodies that make a job."""
+
+
+def document(app: FastAPI) -> None:
+    """Complete the document: models that routes read by themselves, and problems."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            schemas = document["components"]["schemas"]
+            for model in (JobRequest, Problem, OutcomeOut, RowOut):
+                found = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(found.pop("$defs", {}))
+                schemas[model.__name__] = found
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

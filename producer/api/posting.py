@@ -1,0 +1,136 @@
+"""A request for a job: what it brings is checked whole, then published, or nothing of it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from typing import Final
+
+from fastapi import Response
+from pydantic import ValidationError
+
+from pairscore.errors import EnvironmentFault
+from producer.api.access import charge, name_of
+from producer.api.client import Client
+from producer.api.errors import invalid_json
+from producer.api.problems import Kind, ProblemError
+from producer.api.schemas import JobRequest
+from producer.api.service import Service, Taken, job_name, same_content
+from producer.api.uploads import (
+    CsvOptions,
+    Spooled,
+    check_csv,
+    check_pairs,
+    check_size,
+    csv_job,
+    pair_job,
+    spooled,
+)
+from producer.job import OwnJob
+from shared.messages import API, JobMessage, JobState
+
+_SMALL_ROWS: Final = 10_000
+_SMALL_BYTES: Final = 8_000_000
+
+
+class Posting:
+    """One such request; each method publishes a kind of body and gives the job as it is then.
+
+    They raise `ProblemError` and `EnvironmentFault`.
+    """
+
+    def __init__(
+        self, service: Service, client: Client | None, response: Response, key: str | None
+    ) -> None:
+        self._service = service
+        self._client = client
+        self._response = response
+        self._key = key
+        self._name = job_name(name_of(client), key)
+
+    async def json(self, body: bytes) -> JobMessage:
+        """A JSON object with pairs, as one transaction where it is small."""
+        try:
+            pairs = JobRequest.model_validate_json(body).pairs
+        except ValidationError as error:
+            raise invalid_json(error) from None
+        limit = self._service.settings.kafka.max_message_bytes
+        for row, pair in enumerate(pairs):
+            check_size(pair.url, pair.caption, row, limit)
+        if self._key is None and len(pairs) <= _SMALL_ROWS and len(body) <= _SMALL_BYTES:
+            return await self._publish_small([(pair.url, pair.caption) for pair in pairs])
+
+        async def lines() -> AsyncIterator[bytes]:
+            for pair in pairs:
+                yield pair.__pydantic_serializer__.to_json(pair) + b"\n"
+
+        async with spooled(lines(), self._service.spool) as spool:
+            return await self.pairs(spool)
+
+    async def pairs(self, body: Spooled) -> JobMessage:
+        """NDJSON."""
+        settings = self._service.settings
+        file = await asyncio.to_thread(
+            check_pairs, body.path, settings.kafka, settings.api.upload_rows
+        )
+        job = pair_job(self._name, name_of(self._client), body, datetime.now(UTC))
+        if (known := self._known(job)) is not None:
+            return known
+        await self._take(file.count)
+        return await self._publishing(file.count, self._service.publish_pairs(file, job))
+
+    async def csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
+        """CSV."""
+        settings = self._service.settings
+        survey = await asyncio.to_thread(
+            check_csv, body.path, options, settings.kafka, settings.api.upload_rows
+        )
+        job = csv_job(self._name, name_of(self._client), survey, datetime.now(UTC))
+        if (known := self._known(job)) is not None:
+            return known
+        await self._take(survey.rows)
+        return await self._publishing(survey.rows, self._service.publish_csv(survey, job))
+
+    async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
+        await self._take(len(pairs))
+        job = OwnJob(
+            job=self._name,
+            source=API,
+            client=name_of(self._client),
+            rows_published=0,
+            state=JobState.OPEN,
+            created_at=datetime.now(UTC),
+        )
+
+        async def publish() -> JobMessage:
+            placed = await self._service.publish_lot(pairs, client=job.client, job=job)
+            return placed.job
+
+        return await self._publishing(len(pairs), publish())
+
+    def _known(self, job: JobMessage) -> JobMessage | None:
+        """The job, where the same request has published all of it."""
+        found = None if self._key is None else self._service.jobs.book.find(job.job)
+        if found is None:
+            return None
+        if not same_content(found, job):
+            raise _taken()
+        return found if found.state is JobState.CLOSED else None
+
+    async def _take(self, rows: int) -> None:
+        await charge(self._service, self._client, self._response, requests=0, rows=rows)
+
+    async def _publishing(self, rows: int, publishing: Awaitable[JobMessage]) -> JobMessage:
+        try:
+            return await publishing
+        except Taken:
+            raise _taken() from None
+        except EnvironmentFault:
+            if self._client is not None:
+                await self._service.quotas.give_back(self._client, rows)
+            raise
+
+
+def _taken() -> ProblemError:
+    return ProblemError(
+        Kind.CONFLICT, "this Idempotency-Key was used with another body; choose another one"
+    )

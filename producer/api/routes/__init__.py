@@ -1,0 +1,1 @@
+"""The routes: HTTP in, HTTP out."""

@@ -1,0 +1,192 @@
+"""`/v1/jobs`: any number of pairs, and what has come of them."""
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from producer.api.access import OF_ALL, Served, Who, charge
+from producer.api.client import Client
+from producer.api.openapi import BODIES, CSV, JSON, NDJSON
+from producer.api.posting import Posting
+from producer.api.problems import Kind, ProblemError, documented
+from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
+from producer.api.service import Service
+from producer.api.streams import PAGE_ROWS, csv, events, ndjson, outcomes
+from producer.api.uploads import CsvOptions, spooled
+from shared.messages import JobMessage
+
+_MOST_PAGE_ROWS: Final = 10_000
+_KEY: Final = r"^[\x21-\x7e]{1,255}$"
+_NDJSON_NAMES: Final = frozenset({NDJSON, "application/jsonl", "application/ndjson"})
+
+router = APIRouter(tags=["jobs"])
+
+JobName = Annotated[
+    str,
+    Path(
+        description="a job's name",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        examples=["api-20260131T123000-0f5a0e6c7b12"],
+    ),
+]
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    response_model=JobOut,
+    responses=documented(
+        *OF_ALL,
+        Kind.MALFORMED,
+        Kind.CONFLICT,
+        Kind.TOO_LARGE,
+        Kind.TOO_SLOW,
+        Kind.MEDIA_TYPE,
+        Kind.INVALID,
+    ),
+    openapi_extra={"requestBody": BODIES},
+)
+async def post_job(
+    service: Served,
+    request: Request,
+    response: Response,
+    client: Who,
+    idempotency_key: Annotated[
+        str | None,
+        Header(pattern=_KEY, description="sent again with the same body: the same job"),
+    ] = None,
+    url_column: Annotated[str | None, Query(description="CSV: else guessed")] = None,
+    caption_column: Annotated[str | None, Query(description="CSV: else guessed")] = None,
+    delimiter: Annotated[str | None, Query(description="CSV: else sniffed")] = None,
+    overwrite: Annotated[
+        bool, Query(description="CSV: new columns take the place of those of their name")
+    ] = False,
+) -> Response:
+    """Score any number of pairs later.
+
+    The answer comes when Kafka has every row: a 202 is a promise. A request that is refused has
+    published nothing; one that was broken off is best sent again with its `Idempotency-Key`.
+    """
+    service.check_kafka()
+    await charge(service, client, response, requests=1, rows=0)
+    upload = Posting(service, client, response, idempotency_key)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == JSON:
+        job = await upload.json(await request.body())
+    elif kind in _NDJSON_NAMES:
+        async with spooled(request.stream(), service.spool) as body:
+            job = await upload.pairs(body)
+    elif kind == CSV:
+        options = CsvOptions(url_column, caption_column, delimiter, overwrite=overwrite)
+        async with spooled(request.stream(), service.spool) as body:
+            job = await upload.csv(body, options)
+    else:
+        raise ProblemError(
+            Kind.MEDIA_TYPE,
+            f"send {JSON}, {NDJSON} or {CSV}",
+            headers={"Accept-Post": f"{JSON}, {NDJSON}, {CSV}", "Connection": "close"},
+        )
+    status = job_out(await asyncio.to_thread(service.jobs.status, job))
+    headers = {**response.headers, "Location": status.links.self}
+    return JSONResponse(status.model_dump(mode="json", exclude_none=True), 202, headers)
+
+
+@router.get("/v1/jobs", responses=documented(*OF_ALL, Kind.INVALID))
+async def get_jobs(
+    service: Served, client: Who, limit: Annotated[int, Query(ge=1, le=1_000)] = 100
+) -> JobsOut:
+    """The jobs of this client, the last begun first."""
+    found = await asyncio.to_thread(service.jobs.latest, client, limit)
+    return JobsOut(jobs=[job_out(status) for status in found])
+
+
+@router.get(
+    "/v1/jobs/{job}",
+    responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID),
+)
+async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
+    """How far a job is."""
+    message = _found(service, job, client)
+    return job_out(await asyncio.to_thread(service.jobs.status, message))
+
+
+@router.get(
+    "/v1/jobs/{job}/scores",
+    response_model=PageOut,
+    response_model_exclude_none=True,
+    responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
+    | {200: {"content": {NDJSON: {}, CSV: {}}}},
+)
+async def get_scores(
+    service: Served,
+    request: Request,
+    job: JobName,
+    client: Who,
+    start: Annotated[int, Query(ge=0, le=1 << 62, description="the first row")] = 0,
+    limit: Annotated[
+        int | None,
+        Query(ge=1, description="most rows; JSON: 1,000, at most 10,000; else all"),
+    ] = None,
+    format: Annotated[  # noqa: A002
+        Literal["json", "ndjson", "csv"] | None, Query(description="else as `Accept` says")
+    ] = None,
+) -> Response:
+    """The outcomes of a job so far, by row.
+
+    JSON comes in pages; NDJSON and CSV as one stream.
+    """
+    message = _found(service, job, client)
+    wanted = format or _accepted(request)
+    status = await asyncio.to_thread(service.jobs.status, message)
+    complete = status.state == "complete"
+    if wanted == "json":
+        most = min(limit or PAGE_ROWS, _MOST_PAGE_ROWS)
+        found = await asyncio.to_thread(outcomes, service, job, start, most)
+        content: dict[str, Any] = {
+            "job": job,
+            "complete": complete,
+            "outcomes": [row_fields(each) for each in found],
+        }
+        if len(found) == most:
+            content["next"] = f"{links_of(job).scores}?start={found[-1].row + 1}&limit={most}"
+        return JSONResponse(content)
+    # Asked for once now, so that what cannot be read is said with a status.
+    await asyncio.to_thread(outcomes, service, job, start, 1)
+    if wanted == "ndjson":
+        return StreamingResponse(ndjson(service, job, start, limit), media_type=NDJSON)
+    return StreamingResponse(
+        csv(service, message, start, limit), media_type=f"{CSV}; charset=utf-8"
+    )
+
+
+@router.get(
+    "/v1/jobs/{job}/events",
+    response_class=StreamingResponse,
+    responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID)
+    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def get_events(service: Served, job: JobName, client: Who) -> Response:
+    """How far a job is, as server-sent events: `progress` as it goes on, then `complete`."""
+    message = _found(service, job, client)
+    await asyncio.to_thread(service.jobs.status, message)
+    return StreamingResponse(
+        events(service, job, client),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+def _found(service: Service, job: str, client: Client | None) -> JobMessage:
+    found = service.jobs.message(job, client)
+    if found is None:
+        raise ProblemError(Kind.NOT_FOUND, f"there is no job {job} that this client may see")
+    return found
+
+
+def _accepted(request: Request) -> str:
+    accepted = request.headers.get("accept", "")
+    if NDJSON in accepted:
+        return "ndjson"
+    return "csv" if CSV in accepted else "json"

@@ -1,0 +1,60 @@
+"""`/v1/scores`: outcomes while the client waits."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from pairscore.errors import EnvironmentFault
+from producer.api.access import OF_ALL, Served, Who, charge, name_of
+from producer.api.problems import Kind, documented
+from producer.api.schemas import (
+    PendingOut,
+    ScoresRequest,
+    ScoresResponse,
+    links_of,
+    outcome_fields,
+)
+from producer.api.uploads import check_size
+
+router = APIRouter(tags=["in line"])
+
+
+@router.post(
+    "/v1/scores",
+    response_model=ScoresResponse,
+    response_model_exclude_none=True,
+    responses=documented(
+        *OF_ALL, Kind.TOO_LARGE, Kind.TOO_SLOW, Kind.MALFORMED, Kind.MEDIA_TYPE, Kind.INVALID
+    ),
+)
+async def scores(service: Served, body: ScoresRequest, client: Who, response: Response) -> Response:
+    """Score up to 1,000 pairs and wait for them.
+
+    One outcome for each pair, in order. Those that are not ready in time are `pending`: they
+    are scored all the same, once, and can be asked for later.
+    """
+    limit = service.settings.kafka.max_message_bytes
+    for row, pair in enumerate(body.pairs):
+        check_size(pair.url, pair.caption, row, limit)
+    await charge(service, client, response, requests=1, rows=len(body.pairs))
+    pairs = [(pair.url, pair.caption) for pair in body.pairs]
+    try:
+        awaited = await service.score(pairs, name_of(client), body.timeout)
+    except EnvironmentFault:
+        if client is not None:
+            await service.quotas.give_back(client, len(pairs))
+        raise
+    outcomes = [
+        {"status": "pending"} if outcome is None else outcome_fields(outcome)
+        for outcome in awaited.outcomes
+    ]
+    content: dict[str, Any] = {"outcomes": outcomes}
+    if awaited.left:
+        content["pending"] = PendingOut(
+            count=awaited.left,
+            job=awaited.job,
+            start=awaited.first,
+            href=f"{links_of(awaited.job).scores}?start={awaited.first}&limit={len(pairs)}",
+        ).model_dump()
+    return JSONResponse(content, headers=dict(response.headers))
