@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from pairscore.errors import EnvironmentFault
 from producer.job import AnyJob, refuse_stranger
 from producer.pulse import Pulse
-from shared.clients import end_offsets, make_consumer
+from shared.clients import assign_at_once, end_offsets, make_consumer
 from shared.connection import Connection, describe
 from shared.messages import JobMessage, JobState, Rejection, decode
 from shared.shutdown import Deadline
@@ -114,7 +114,7 @@ class JobLog(Generic[AnyJob]):
             extra={"enable.partition.eof": True, "fetch.wait.max.ms": 50},
         )
         try:
-            consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
+            assign_at_once(consumer, TopicPartition(self._topic, 0, OFFSET_BEGINNING))
             return self._read_to(consumer, wanted, end)
         finally:
             consumer.close()

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import as_completed
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 from confluent_kafka import (
@@ -138,6 +139,16 @@ def make_consumer(
         config["session.timeout.ms"] = 10_000
         config["heartbeat.interval.ms"] = 2_000
     return _made(connection, Consumer, {**config, **(extra or {})})
+
+
+def assign_at_once(consumer: Consumer, place: TopicPartition) -> None:
+    """Have a new consumer read a partition, without the half second that it else waits first.
+
+    Librdkafka looks for a partition's leader at such intervals, unless it has heard of the topic.
+    """
+    with suppress(KafkaException):  # it goes on looking
+        consumer.list_topics(place.topic, timeout=_NAME_SECONDS)
+    consumer.assign([place])
 
 
 def make_producer(

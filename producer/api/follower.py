@@ -16,12 +16,13 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from pairscore.errors import EnvironmentFault
-from shared.clients import end_offsets, make_consumer
+from shared.clients import assign_at_once, end_offsets, make_consumer
 from shared.connection import Connection, describe
 from shared.shutdown import Deadline
 
 _POLL_SECONDS: Final = 0.2
 _AT_ONCE: Final = 1_000
+_ASK_SECONDS: Final = 1.0
 _ANEW_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 5.0
 
@@ -65,12 +66,7 @@ class Follower:
             EnvironmentFault: Kafka does not hand it out within `seconds`.
         """
         deadline = Deadline(seconds)
-        place = (self._topic, self._partition)
-        try:
-            self._end = end_offsets(self._admin, [place], committed=True, seconds=seconds)[place]
-        except (KafkaException, TimeoutError) as error:
-            why = error.args[0] if isinstance(error, KafkaException) else None
-            raise self._connection.fault(why) from None
+        self._end = self._ask_for_end(deadline)
         if self._begin == "end":
             self._next = self._end
         self._thread.start()
@@ -80,6 +76,19 @@ class Follower:
                 f"topic {self._topic} could not be read to its end within {seconds:.0f} s; try "
                 "again, or see to the brokers"
             )
+
+    def _ask_for_end(self, deadline: Deadline) -> int:
+        place = (self._topic, self._partition)
+        while True:
+            try:
+                seconds = max(_ASK_SECONDS, deadline.left())
+                return end_offsets(self._admin, [place], committed=True, seconds=seconds)[place]
+            except (KafkaException, TimeoutError) as error:
+                # Such as a topic so new, or a broker so lately started, that none leads it yet.
+                if deadline.passed:
+                    why = error.args[0] if isinstance(error, KafkaException) else None
+                    raise self._connection.fault(why) from None
+            self._stopping.wait(_POLL_SECONDS)
 
     def close(self) -> None:
         """End the thread."""
@@ -104,7 +113,7 @@ class Follower:
             self._connection, group="producer.api", extra={"enable.partition.eof": True}
         )
         try:
-            consumer.assign([TopicPartition(self._topic, self._partition, self._next)])
+            assign_at_once(consumer, TopicPartition(self._topic, self._partition, self._next))
             while not self._stopping.is_set():
                 records = self._read(consumer)
                 if records:
