@@ -150,7 +150,9 @@ class JobLog(Generic[AnyJob]):
             self._pulse.check()
             if record is not None and record.error() is None:
                 name = _text(record.key())
-                if wanted(name) and (value := record.value()) is not None:
+                if (value := record.value()) is None:
+                    found.pop(name, None)
+                elif wanted(name):
                     found[name] = value
                 deadline, patience = self._deadlines()
                 continue

@@ -95,8 +95,13 @@ class Publication(Generic[Record, AnyJob]):
         options: ProducerOptions,
         pulse: Pulse,
         watcher: Watcher,
+        is_new: bool = False,
     ) -> None:
-        """`job` is what will be said of it on `jobs`, unless something is said already."""
+        """`job` is what will be said of it on `jobs`, unless something is said already.
+
+        Of one that is new, by a name that nobody else has, nothing can be.
+        """
+        self._is_new = is_new
         self._rows = rows
         self._job = job
         self._transactions = transactions
@@ -122,9 +127,9 @@ class Publication(Generic[Record, AnyJob]):
                 f"{self._rows.name}: the file has changed since it was checked; try again"
             ) from None
         # Taking the id ends whoever has it: not before it is known that the file is the same.
-        continue_job(self._log.latest(self._job.job, settled=False), self._job)
+        continue_job(self._said(settled=False), self._job)
         self._transactions.start()
-        self._job = continue_job(self._log.latest(self._job.job), self._job)
+        self._job = continue_job(self._said(settled=True), self._job)
         start, was_closed = self._job.rows_published, self._job.state is JobState.CLOSED
         self._watcher.begins(start, closed=was_closed)
         if not was_closed:
@@ -137,6 +142,9 @@ class Publication(Generic[Record, AnyJob]):
                 raise EnvironmentFault(f"{fault}; {self.progress}") from None
         rows = self._job.rows_published
         return Published(self._job.job, rows, start, self._job.created_at, was_closed)
+
+    def _said(self, *, settled: bool) -> AnyJob | None:
+        return None if self._is_new else self._log.latest(self._job.job, settled=settled)
 
     @property
     def progress(self) -> str:

@@ -76,7 +76,9 @@ class Posting:
         if (known := self._known(job)) is not None:
             return known
         await self._take(file.count)
-        return await self._publishing(file.count, self._service.publish_pairs(file, job))
+        return await self._publishing(
+            file.count, self._service.publish_pairs(file, job, is_new=self._key is None)
+        )
 
     async def csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
         """CSV."""
@@ -88,7 +90,9 @@ class Posting:
         if (known := self._known(job)) is not None:
             return known
         await self._take(survey.rows)
-        return await self._publishing(survey.rows, self._service.publish_csv(survey, job))
+        return await self._publishing(
+            survey.rows, self._service.publish_csv(survey, job, is_new=self._key is None)
+        )
 
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
         await self._take(len(pairs))

@@ -130,30 +130,34 @@ class Service:
             self.parts.answers.forget(awaited)
         return awaited
 
-    async def publish_pairs(self, file: PairFile, job: OwnJob) -> OwnJob:
+    async def publish_pairs(self, file: PairFile, job: OwnJob, *, is_new: bool) -> OwnJob:
         """Publish a file of pairs as a job; the job as it is on `jobs` then.
+
+        It is new where nobody else can know its name.
 
         Raises:
             Taken: a job of that name is there, of other content.
             EnvironmentFault: Kafka stayed away; sent again, it goes on where it was.
         """
-        return await self._publish(PairRows(job.job, file), job, OwnJob)
+        return await self._publish(PairRows(job.job, file), job, OwnJob, is_new=is_new)
 
-    async def publish_csv(self, survey: Survey, job: CsvJob) -> CsvJob:
+    async def publish_csv(self, survey: Survey, job: CsvJob, *, is_new: bool) -> CsvJob:
         """Publish a CSV as a job, as `publish_pairs`."""
-        return await self._publish(CsvRows(job.job, survey), job, CsvJob)
+        return await self._publish(CsvRows(job.job, survey), job, CsvJob, is_new=is_new)
 
-    async def _publish(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob]) -> AnyJob:
+    async def _publish(
+        self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool
+    ) -> AnyJob:
         self.check_kafka()
         async with self._uploads:
-            published = await asyncio.to_thread(self._run, rows, job, kind)
+            published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
         closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
         self.jobs.book.know(closed)
         if not published.was_closed:
             self.parts.published(closed, published.rows - published.start)
         return closed
 
-    def _run(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob]) -> Published:
+    def _run(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool) -> Published:
         parts = self.parts
         pulse = Pulse(parts.ending, Health())
         publication = Publication(
@@ -171,6 +175,7 @@ class Service:
             options=parts.settings.producer,
             pulse=pulse,
             watcher=_Silent(),
+            is_new=is_new,
         )
         try:
             return publication.run()
