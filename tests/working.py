@@ -101,6 +101,7 @@ class Fleet:
         consumer = make_consumer(
             self.connection, group="test", extra={"enable.partition.eof": True}
         )
+        consumer.list_topics(topic, timeout=WITHIN)  # else it looks for leaders half a second later
         consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
         left, found = set(numbers), []
         while left:

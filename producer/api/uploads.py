@@ -175,7 +175,6 @@ def check_pairs(path: Path, kafka: KafkaSettings, most_rows: int) -> PairFile:
     """
     row = 0
     limit = kafka.max_message_bytes
-    number = 0
     try:
         with open_lines(path) as lines:
             for number, line in enumerate(lines, 1):
@@ -193,7 +192,7 @@ def check_pairs(path: Path, kafka: KafkaSettings, most_rows: int) -> PairFile:
                     raise too_many_rows(most_rows)
     except (EOFError, OSError) as error:
         raise ProblemError(
-            Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})", line=number or None
+            Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})"
         ) from None
     if row == 0:
         raise ProblemError(Kind.INVALID, "the body has no rows; send one JSON object a line")

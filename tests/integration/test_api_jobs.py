@@ -1,0 +1,244 @@
+"""Jobs over HTTP: what is taken, what is refused, and what comes of it."""
+
+import csv
+import gzip
+import io
+import json
+import threading
+
+import pytest
+import requests
+
+from pairscore.pair import Failure, Reason, Score
+from shared.messages import JobMessage, PairMessage, decode
+from tests import sinking
+from tests.fetching import wait_until
+from tests.serving import serving_api
+from tests.working import WITHIN, Fleet, Told, working
+
+NDJSON = "application/x-ndjson"
+
+
+@pytest.fixture
+def fleet(kafka, topic_prefix):
+    return Fleet(kafka.bootstrap_servers, topic_prefix, retry_delays=(1,))
+
+
+@pytest.fixture(scope="module")
+def api_and_fleet(kafka, tmp_path_factory):
+    fleet = Fleet(kafka.bootstrap_servers, "api-jobs.", retry_delays=(1,))
+    with serving_api(
+        fleet.settings, tmp_path_factory.mktemp("api"), api={"json_bytes": 2_000_000}
+    ) as api:
+        yield api, fleet
+
+
+def lines(rows) -> bytes:
+    return b"".join(
+        json.dumps({"url": f"http://e.org/{row}", "caption": f"c {row}"}).encode() + b"\n"
+        for row in rows
+    )
+
+
+def send(api, body, kind=NDJSON, **headers: str) -> requests.Response:
+    return requests.post(
+        f"{api.url}/v1/jobs",
+        data=body,
+        headers={"Content-Type": kind, **headers},
+        timeout=3 * WITHIN,
+    )
+
+
+def published(fleet, job: str) -> list[tuple[int, str, str]]:
+    """The rows of a job that are on `pairs`, in order."""
+    found = [decode(PairMessage, each.value()) for each in fleet.read(fleet.topics.pairs)]
+    rows = [each for each in found if isinstance(each, PairMessage) and each.job == job]
+    return sorted((each.row, each.url, each.caption) for each in rows)
+
+
+def said(fleet, job: str) -> JobMessage:
+    """What `jobs` says of it last."""
+    found = [each for each in fleet.read(fleet.topics.jobs) if each.key() == job.encode()]
+    latest = decode(JobMessage, found[-1].value())
+    assert isinstance(latest, JobMessage)
+    return latest
+
+
+@pytest.mark.parametrize("kind", ["json", "keyed json", "ndjson", "gzip", "csv", "csv gzip"])
+def test_a_202_says_that_every_row_is_on_kafka(api_and_fleet, kind):
+    api, fleet = api_and_fleet
+    pairs = [{"url": f"http://e.org/{row}", "caption": f"c {row}"} for row in range(50)]
+    table = "url,caption\n" + "".join(f"{each['url']},{each['caption']}\n" for each in pairs)
+    reply = {
+        "json": lambda: api.post("/v1/jobs", {"pairs": pairs}),
+        "keyed json": lambda: api.post(
+            "/v1/jobs", {"pairs": pairs}, headers={"Idempotency-Key": "json"}
+        ),
+        "ndjson": lambda: send(api, lines(range(50)) + b"\n \n"),
+        "gzip": lambda: send(api, gzip.compress(lines(range(50)))),
+        "csv": lambda: send(api, table.encode(), "text/csv; charset=utf-8"),
+        "csv gzip": lambda: send(api, gzip.compress(table.encode()), "text/csv"),
+    }[kind]()
+    assert reply.status_code == 202, reply.text
+    body = reply.json()
+    job = body["job"]
+    assert (body["state"], body["rows"], body["published"]) == ("closed", 50, 50)
+    assert reply.headers["location"] == body["links"]["self"] == f"/v1/jobs/{job}"
+    rows = [(row, f"http://e.org/{row}", f"c {row}") for row in range(50)]
+    assert published(fleet, job) == rows
+    message = said(fleet, job)
+    assert (message.rows, message.source, message.state.value) == (50, "api", "closed")
+    assert api.get(f"/v1/jobs/{job}").json()["rows"] == 50
+    assert job in [each["job"] for each in api.get("/v1/jobs").json()["jobs"]]
+
+
+BAD = [
+    (b'{"url": "u", "caption": "c"}\n{"url": 1, "caption": "c"}\n', NDJSON, 422, 1, 2, "url"),
+    (b'{"url": "u", "caption": "c"}\n\n{"url": "u"}\n', NDJSON, 422, 1, 3, "caption"),
+    (b'{"url": "u", "caption": "c", "id": 1}\n', NDJSON, 422, 0, 1, "id"),
+    (b"http://e.org/1.jpg\n", NDJSON, 422, 0, 1, "row 0"),
+    (b"\xff\xfe\n", NDJSON, 422, 0, 1, "row 0"),
+    (b"", NDJSON, 422, None, None, "no rows"),
+    (gzip.compress(lines(range(9)))[:-9], NDJSON, 400, None, None, "cut short"),
+    (b"url,caption\n", "text/csv", 422, None, None, "no rows"),
+    (b"", "text/csv", 422, None, None, "empty"),
+    (b"a,b\n1,2\n", "text/csv", 422, None, 1, "?url_column="),
+    (b'url,caption\nu,"c\n', "text/csv", 422, None, 2, "quote"),
+    (b"url,caption,error\nu,c,d\n", "text/csv", 422, None, 1, "?overwrite=true"),
+    (b"{}", "application/json", 422, None, None, "pairs"),
+    (b"{", "application/json", 400, None, None, "JSON"),
+    (b'{"pairs": [{"url": "u", "caption": 5}]}', "application/json", 422, 0, None, "caption"),
+    (b"<a/>", "application/xml", 415, None, None, "text/csv"),
+    (b"x" * 2_000_001, "application/json", 413, None, None, "2,000,000"),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "status", "row", "line", "why"), BAD)
+def test_what_is_wrong_is_said_with_its_row_and_nothing_is_published(
+    api_and_fleet, body, kind, status, row, line, why
+):
+    api, fleet = api_and_fleet
+    before = len(fleet.read(fleet.topics.pairs)), len(fleet.read(fleet.topics.jobs))
+    reply = send(api, body, kind)
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem = reply.json()
+    assert (problem.get("row"), problem.get("line")) == (row, line)
+    assert why in problem["detail"]
+    assert "pairscore-" not in problem["detail"]  # no file of the server's
+    assert (len(fleet.read(fleet.topics.pairs)), len(fleet.read(fleet.topics.jobs))) == before
+
+
+def test_sent_again_with_its_key_it_is_the_same_job(api_and_fleet):
+    api, fleet = api_and_fleet
+    body = lines(range(20))
+    first = send(api, body, **{"Idempotency-Key": "again"})
+    again = send(api, body, **{"Idempotency-Key": "again"})
+    assert (first.status_code, again.status_code) == (202, 202)
+    job = first.json()["job"]
+    assert again.json()["job"] == job
+    assert [row for row, *_ in published(fleet, job)] == list(range(20))
+    other = send(api, lines(range(21)), **{"Idempotency-Key": "again"})
+    assert (other.status_code, other.json()["type"]) == (409, "urn:pairscore:problem:conflict")
+    bad = send(api, body, **{"Idempotency-Key": "a b"})
+    assert bad.status_code == 422
+
+
+def test_same_key_at_the_same_time_publishes_once(api_and_fleet):
+    api, fleet = api_and_fleet
+    body = lines(range(500))
+    replies: list[requests.Response] = []
+
+    def ask() -> None:
+        replies.append(send(api, body, **{"Idempotency-Key": "race"}))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(reply.status_code == 202 for reply in replies)
+    # Whoever was overtaken is told to try again.
+    assert {reply.status_code for reply in replies} <= {202, 503}
+    (job,) = {reply.json()["job"] for reply in replies if reply.status_code == 202}
+    assert [row for row, *_ in published(fleet, job)] == list(range(500))
+    assert send(api, body, **{"Idempotency-Key": "race"}).json()["job"] == job
+
+
+def outcome(pair):
+    if pair.caption.endswith("7"):
+        return Failure(Reason.HTTP_ERROR, "404", attempts=1)
+    return Score(12.5, 0.125, caption_truncated=False, image_sha256="a" * 64, attempts=1)
+
+
+@pytest.fixture(scope="module")
+def stored(kafka, tmp_path_factory):
+    """An API, a worker and a sink."""
+    place = sinking.place(kafka.bootstrap_servers, "api-stored.", tmp_path_factory.mktemp("stored"))
+    place.results.mkdir(exist_ok=True)
+    fleet = Fleet(kafka.bootstrap_servers, "api-stored.")
+    with (
+        working(fleet, Told(outcome)),
+        place.sink(),
+        serving_api(place.settings, place.results) as api,
+    ):
+        yield api
+
+
+def complete(api, job: str) -> dict[str, object]:
+    wait_until(lambda: api.get(f"/v1/jobs/{job}").json()["state"] == "complete", within=2 * WITHIN)
+    found: dict[str, object] = api.get(f"/v1/jobs/{job}").json()
+    return found
+
+
+def test_outcomes_are_given_by_row_in_every_format(stored):
+    api = stored
+    job = send(api, lines(range(30))).json()["job"]
+    status = complete(api, job)
+    assert (status["rows"], status["scored"], status["failed"]) == (30, 27, {"http_error": 3})
+    page = api.get(f"/v1/jobs/{job}/scores?limit=12").json()
+    assert [each["row"] for each in page["outcomes"]] == list(range(12))
+    assert page["outcomes"][7]["error"] == "http_error"
+    assert page["outcomes"][8]["similarity"] == 12.5
+    rows = []
+    link = f"/v1/jobs/{job}/scores?limit=12"
+    while link:
+        page = api.get(link).json()
+        rows += [each["row"] for each in page["outcomes"]]
+        link = page.get("next")
+    assert (rows, page["complete"]) == (list(range(30)), True)
+    streamed = api.get(f"/v1/jobs/{job}/scores", headers={"Accept": NDJSON})
+    assert streamed.headers["content-type"] == NDJSON
+    assert [json.loads(line)["row"] for line in streamed.text.splitlines()] == list(range(30))
+    some = api.get(f"/v1/jobs/{job}/scores?format=ndjson&start=5&limit=3")
+    assert [json.loads(line)["row"] for line in some.text.splitlines()] == [5, 6, 7]
+    table = list(csv.DictReader(io.StringIO(api.get(f"/v1/jobs/{job}/scores?format=csv").text)))
+    assert [each["url"] for each in table] == [f"http://e.org/{row}" for row in range(30)]
+    assert (table[7]["error"], table[8]["similarity"]) == ("http_error: 404", "12.5000")
+
+
+def test_a_csv_comes_back_as_it_was_with_its_new_columns(stored):
+    api = stored
+    text = 'id;image_url;caption\r\n1;http://e.org/1;"a ""cat"""\r\n2;http://e.org/2;c 7\r\n'
+    reply = send(api, text.encode(), "text/csv")
+    assert reply.status_code == 202, reply.text
+    job = reply.json()["job"]
+    complete(api, job)
+    assert api.get(f"/v1/jobs/{job}/scores?format=csv").text == (
+        "id;image_url;caption;similarity;error\r\n"
+        '1;http://e.org/1;"a ""cat""";12.5000;\r\n'
+        "2;http://e.org/2;c 7;;http_error: 404\r\n"
+    )
+    page = api.get(f"/v1/jobs/{job}/scores").json()
+    assert [each["caption"] for each in page["outcomes"]] == ['a "cat"', "c 7"]
+
+
+def test_progress_comes_as_events_to_the_end(stored):
+    api = stored
+    job = send(api, lines(range(5))).json()["job"]
+    with api.get(f"/v1/jobs/{job}/events", stream=True) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        text = "".join(part for part in reply.iter_content(None, decode_unicode=True))
+    events = [each for each in text.split("\n\n") if each.startswith("event:")]
+    assert events[-1].startswith("event: complete\n")
+    assert json.loads(events[-1].partition("data: ")[2])["scored"] == 5
