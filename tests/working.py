@@ -99,7 +99,9 @@ class Fleet:
         """Everything that a read_committed reader sees."""
         numbers = self.admin.list_topics(topic, timeout=WITHIN).topics[topic].partitions
         consumer = make_consumer(
-            self.connection, group="test", extra={"enable.partition.eof": True}
+            self.connection,
+            group="test",
+            extra={"enable.partition.eof": True, "fetch.wait.max.ms": 20},
         )
         consumer.list_topics(topic, timeout=WITHIN)  # else it looks for leaders half a second later
         consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
