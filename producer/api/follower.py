@@ -23,6 +23,8 @@ from shared.shutdown import Deadline
 _POLL_SECONDS: Final = 0.2
 _AT_ONCE: Final = 1_000
 _ASK_SECONDS: Final = 1.0
+# A client of librdkafka may lose Kafka for good, and say nothing.
+_LIFE_SECONDS: Final = 30.0
 _ANEW_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 5.0
 
@@ -114,7 +116,8 @@ class Follower:
         )
         try:
             assign_at_once(consumer, TopicPartition(self._topic, self._partition, self._next))
-            while not self._stopping.is_set():
+            life = Deadline(_LIFE_SECONDS)
+            while not (life.passed or self._stopping.is_set()):
                 records = self._read(consumer)
                 if records:
                     self._take(records)

@@ -1,0 +1,185 @@
+"""Who may ask the API what, and how much."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from deploy import local
+from pairscore.errors import SettingsError
+from producer.api.command import serve
+from producer.api.keys_command import Wanted, add_key, revoke_key
+from shared.settings import ApiOptions, ProducerSettings
+from shared.shutdown import StopSignal
+from tests.fetching import wait_until
+from tests.services import had
+from tests.serving import serving_api
+from tests.working import WITHIN, Fleet, Told, url_of, working
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[local.NativeKafka]:
+    with had(local.kafka(native=True)) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def fleet(kafka, topic_prefix):
+    return Fleet(kafka.bootstrap_servers, topic_prefix, retry_delays=(1,))
+
+
+def wanted(
+    client: str,
+    *,
+    days: int | None = None,
+    requests_per_second: float | None = None,
+    rows_per_day: int | None = None,
+    all_jobs: bool | None = None,
+) -> Wanted:
+    return Wanted(
+        client=client,
+        days=days,
+        requests_per_second=requests_per_second,
+        rows_per_second=None,
+        rows_per_day=rows_per_day,
+        all_jobs=all_jobs,
+    )
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def body(rows: int) -> dict[str, object]:
+    return {"pairs": [{"url": url_of(row), "caption": "c"} for row in range(rows)]}
+
+
+ROUTES = [
+    ("POST", "/v1/scores"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/some"),
+    ("GET", "/v1/jobs/some/scores"),
+    ("GET", "/v1/jobs/some/events"),
+]
+
+
+def test_without_a_key_nothing_is_done(fleet, tmp_path, caplog):
+    keys = tmp_path / "keys.json"
+    secret = add_key(keys, wanted("alice"))
+    expired = add_key(keys, wanted("alice", days=1))
+    with serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api:
+        wrong = ["", "Basic YTpi", "Bearer ", f"Bearer {secret[:-1]}x", f"bearer{secret}"]
+        for method, path in ROUTES:
+            for header in (*wrong, None):
+                headers = {} if header is None else {"Authorization": header}
+                reply = requests.request(
+                    method, api.url + path, json=body(1), headers=headers, timeout=WITHIN
+                )
+                assert (reply.status_code, reply.json()["status"]) == (401, 401), (method, header)
+                assert reply.headers["www-authenticate"] == "Bearer"
+        assert api.get("/v1/jobs", headers=bearer(secret)).status_code == 200
+        assert api.get("/v1/jobs", headers=bearer(expired)).status_code == 200
+        # Taken back and added while it runs.
+        revoke_key(keys, secret.split("_")[1])
+        other = add_key(keys, wanted("bob"))
+        wait_until(
+            lambda: api.get("/v1/jobs", headers=bearer(secret)).status_code == 401, within=WITHIN
+        )
+        assert api.get("/v1/jobs", headers=bearer(other)).status_code == 200
+    said = caplog.text
+    assert not any(each in said for each in (secret, expired, other, secret[-20:]))
+
+
+def test_clients_see_their_own_jobs_alone(fleet, tmp_path):
+    keys = tmp_path / "keys.json"
+    alice, bob = (bearer(add_key(keys, wanted(name))) for name in ("alice", "bob"))
+    chief = bearer(add_key(keys, wanted("chief", all_jobs=True)))
+    with serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api:
+        idempotent = {"Idempotency-Key": "one"}
+        first = api.post("/v1/jobs", body(3), headers={**alice, **idempotent}).json()["job"]
+        second = api.post("/v1/jobs", body(4), headers={**bob, **idempotent}).json()["job"]
+        assert first != second  # the same key of two clients is two jobs
+        pending = api.post("/v1/scores", {**body(2), "timeout": 0}, headers=alice).json()
+        inline = pending["pending"]["job"]
+        for path in ("", "/scores", "/events"):
+            for job in (first, inline):
+                assert api.get(f"/v1/jobs/{job}{path}", headers=bob).status_code == 404
+        assert api.get(f"/v1/jobs/{first}", headers=alice).json()["rows"] == 3
+
+        def listed(headers: dict[str, str]) -> set[str]:
+            return {each["job"] for each in api.get("/v1/jobs", headers=headers).json()["jobs"]}
+
+        assert listed(alice) == {first, inline}
+        assert listed(bob) == {second}
+        assert listed(chief) == {first, second, inline}
+        assert api.get(f"/v1/jobs/{first}", headers=chief).status_code == 200
+
+
+def test_quotas_are_kept_and_told(fleet, tmp_path):
+    keys = tmp_path / "keys.json"
+    few = bearer(add_key(keys, wanted("few", rows_per_day=10)))
+    slow = bearer(add_key(keys, wanted("slow", requests_per_second=1.0)))
+    with (
+        working(fleet, Told()),
+        serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api,
+    ):
+        taken = api.post("/v1/scores", body(7), headers=few)
+        assert taken.status_code == 200
+        assert '"rows-per-day"' in taken.headers["ratelimit"]
+        refused = api.post("/v1/scores", body(4), headers=few)
+        assert refused.status_code == 429
+        assert refused.json()["type"] == "urn:pairscore:problem:too-many-requests"
+        assert int(refused.headers["retry-after"]) > 0
+        assert api.post("/v1/jobs", body(4), headers=few).status_code == 429
+        assert api.post("/v1/jobs", body(3), headers=few).status_code == 202
+        statuses = [api.post("/v1/scores", body(1), headers=slow).status_code for _ in range(40)]
+        assert statuses[0] == 200
+        assert 429 in statuses
+    # What was refused was not published.
+    assert len(fleet.read(fleet.topics.pairs)) == 3
+
+
+def test_an_address_of_others_needs_keys_or_to_be_open(kafka, topic_prefix, tmp_path):
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix)
+
+    def settings(**api: object) -> ProducerSettings:
+        return ProducerSettings(
+            kafka=fleet.settings, api=ApiOptions(host="0.0.0.0", **api), results=str(tmp_path)
+        )
+
+    with pytest.raises(SettingsError, match=r"PAIRSCORE_API__KEYS.*PAIRSCORE_API__OPEN"):
+        serve(settings(), StopSignal())
+    with pytest.raises(SettingsError, match=r"nowhere\.json"):
+        serve(settings(keys=str(tmp_path / "nowhere.json")), StopSignal())
+
+
+def test_while_kafka_is_away_nothing_is_taken_and_later_it_is(own_kafka, tmp_path):
+    fleet = Fleet(own_kafka.bootstrap_servers, "away.")
+    options = {"idle_seconds": 60.0}
+    with serving_api(fleet.settings, tmp_path, api=options) as api:
+        assert api.post("/v1/jobs", body(2)).status_code == 202
+        own_kafka.pause(1)
+        try:
+            asked = [
+                api.post("/v1/jobs", body(5)),
+                api.post("/v1/scores", {**body(5), "timeout": 1}),
+                api.post("/v1/jobs", body(5), headers={"Idempotency-Key": "k"}),
+            ]
+            for reply in asked:
+                assert reply.status_code == 503, reply.text
+                assert reply.json()["type"] == "urn:pairscore:problem:unavailable"
+                assert int(reply.headers["retry-after"]) > 0
+        finally:
+            own_kafka.resume(1)
+        again: list[requests.Response] = []
+
+        def taken() -> bool:
+            again.append(api.post("/v1/jobs", body(5), headers={"Idempotency-Key": "k"}))
+            return again[-1].status_code == 202
+
+        wait_until(taken, within=3 * WITHIN)
+        found = [json.loads(each.value() or b"") for each in fleet.read(fleet.topics.pairs)]
+        rows = sorted(each["row"] for each in found if each["job"] == again[-1].json()["job"])
+        assert rows == list(range(5))
