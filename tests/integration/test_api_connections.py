@@ -1,0 +1,135 @@
+"""Connections that are slow, many or endless are hung up on; others are served meanwhile."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fetching import wait_until
+from tests.serving import Api, serving_api
+from tests.working import WITHIN, Fleet
+
+MOST = 20
+
+
+@pytest.fixture(scope="module")
+def api(kafka, tmp_path_factory) -> Iterator[Api]:
+    fleet = Fleet(kafka.bootstrap_servers, "api-connections.")
+    options = {
+        "head_seconds": 1.0,
+        "idle_seconds": 1.0,
+        "connections": MOST,
+        "json_bytes": 100_000,
+        "upload_bytes": 200_000,
+    }
+    with serving_api(fleet.settings, tmp_path_factory.mktemp("api"), api=options) as served:
+        yield served
+
+
+def connect(api: Api) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", api.port), timeout=WITHIN)
+
+
+def read(sock: socket.socket) -> bytes:
+    """All that comes until it is closed."""
+    found = b""
+    while part := _received(sock):
+        found += part
+    return found
+
+
+def _received(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(65_536)
+    except ConnectionError:
+        return b""
+
+
+HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+
+
+def test_a_head_that_does_not_come_is_hung_up_on(api):
+    for sent in (b"", b"GET /v1/jobs HTTP/1.1\r\nHost"):
+        with connect(api) as sock:
+            began = time.monotonic()
+            sock.sendall(sent)
+            assert read(sock).startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - began >= 0.9
+
+
+def test_a_head_that_comes_byte_by_byte_is_hung_up_on(api):
+    with connect(api) as sock:
+        began = time.monotonic()
+        with pytest.raises(OSError):  # noqa: PT011, PT012 - broken pipe or reset
+            while time.monotonic() < began + WITHIN:
+                sock.sendall(b"a")
+                time.sleep(0.1)
+        assert time.monotonic() - began < WITHIN / 2
+
+
+def test_a_second_request_has_to_come_in_time_too(api):
+    with connect(api) as sock:
+        sock.sendall(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: b'"jobs"' in sock.recv(65_536), within=WITHIN)
+        sock.sendall(b"GET /v1")
+        assert b" 408 " in read(sock)
+
+
+def test_an_endless_head_is_refused(api):
+    with connect(api) as sock:
+        sock.sendall(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n")
+        try:
+            for _ in range(200):
+                sock.sendall(b"X-Long: " + b"a" * 1_000 + b"\r\n")
+        except ConnectionError:
+            return
+        assert read(sock).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_that_stops_is_too_slow(api):
+    for length in (b"Content-Length: 1000\r\n", b"Transfer-Encoding: chunked\r\n"):
+        with connect(api) as sock:
+            sock.sendall(HEAD + length + b"\r\n")
+            answer = read(sock)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"application/problem+json" in answer
+        assert b"urn:pairscore:problem:too-slow" in answer
+
+
+def test_a_body_that_trickles_is_too_slow(kafka, topic_prefix, tmp_path, monkeypatch):
+    monkeypatch.setattr("producer.api.server.RATE_AFTER_SECONDS", 0.5)
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix)
+    with serving_api(fleet.settings, tmp_path) as api, connect(api) as sock:
+        sock.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n")
+        with pytest.raises(OSError):  # noqa: PT011, PT012 - broken pipe or reset
+            for _ in range(int(WITHIN * 10)):
+                sock.sendall(b"a")
+                time.sleep(0.1)
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_all_there(api):
+    with connect(api) as sock:
+        sock.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        try:
+            while sent < 50_000_000:
+                sock.sendall(b"10000\r\n" + b"a" * 0x10000 + b"\r\n")
+                sent += 0x10000
+        except ConnectionError:
+            pass
+        assert sent < 50_000_000
+
+
+def test_more_connections_than_are_allowed_are_closed_and_the_others_served(api):
+    with connect(api) as first:
+        first.sendall(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n")
+        others = [connect(api) for _ in range(MOST)]
+        try:
+            assert any(_received(each) == b"" for each in others[MOST - 1 :])
+            first.sendall(b"\r\n")
+            assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        finally:
+            for each in others:
+                each.close()
+    wait_until(lambda: api.get("/v1/jobs").ok, within=WITHIN)
