@@ -47,6 +47,7 @@ class Topics:
     dead_letters: str
     scores: str
     jobs: str
+    cancellations: str
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "Topics":
@@ -61,6 +62,7 @@ class Topics:
             dead_letters=f"{prefix}pairs.dlq",
             scores=f"{prefix}scores",
             jobs=f"{prefix}jobs",
+            cancellations=f"{prefix}cancellations",
         )
 
     @property
@@ -76,7 +78,7 @@ class Topics:
     @property
     def all(self) -> tuple[str, ...]:
         """Every topic."""
-        return (*self.to_score, self.dead_letters, self.scores, self.jobs)
+        return (*self.to_score, self.dead_letters, self.scores, self.jobs, self.cancellations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,11 @@ class TopicSpec:
 
 
 def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
-    """What every topic should be like. `jobs` has one partition, so that it is read in order."""
+    """What every topic should be like.
+
+    `jobs` has one partition, so that it is read in order; `cancellations`, as it is small, and kept
+    for a little longer than the rows that it is about.
+    """
     topics = Topics.of(settings)
     row = settings.max_message_bytes + OVERHEAD_BYTES
 
@@ -108,6 +114,15 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
         kept(topics.dead_letters, 30, row + OVERHEAD_BYTES),
         kept(topics.scores, 7, row + OVERHEAD_BYTES),
         TopicSpec(topics.jobs, 1, {CLEANUP: "compact", "segment.ms": str(_DAY_MS)}),
+        TopicSpec(
+            topics.cancellations,
+            1,
+            {
+                CLEANUP: "compact,delete",
+                "retention.ms": str(15 * _DAY_MS),
+                "segment.ms": str(_DAY_MS),
+            },
+        ),
     )
 
 
