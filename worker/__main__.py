@@ -23,6 +23,7 @@ from shared.telemetry.server import serving
 from shared.topics import Topics, check_topics
 from shared.watchdog import Watchdog
 from worker.backpressure import Backpressure
+from worker.cancellations import Cancellations
 from worker.identity import worker_identity
 from worker.intake import Intake
 from worker.ledger import Ledger
@@ -113,6 +114,10 @@ def run(
             check_coordinators(settings.kafka, admin, found, Coordinator)
             # Not before: what keeps a worker from beginning is all that is said.
             stack.enter_context(serving(settings.telemetry, metrics, health))
+            cancelled = stack.enter_context(
+                Cancellations(connection, topics.cancellations, group=GROUP)
+            )
+            cancelled.wait()
             # Before it joins: partitions should not wait for a model that is being loaded.
             health.ready(False, "loading the model")
             own = _of_one_attempt(settings)
@@ -151,6 +156,7 @@ def run(
                     resume=resume,
                 ),
                 intake=Intake(topics, settings.kafka.max_message_bytes),
+                cancelled=cancelled,
                 publisher=Publisher(
                     settings.kafka,
                     attempts=settings.fetch.attempts,
