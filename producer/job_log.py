@@ -13,7 +13,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from pairscore.errors import EnvironmentFault
+from pairscore.errors import EnvironmentFault, InputError
 from producer.job import CsvJob, refuse_stranger
 from producer.pulse import Pulse
 from shared.clients import end_offsets, make_consumer
@@ -72,8 +72,28 @@ class JobLog:
             EnvironmentFault: Kafka does not answer, or a transaction stays open for too long.
             KeyboardInterrupt: asked to stop.
         """
+        value = self._latest(job, settled=settled)
+        return None if value is None else _understood(job, value)
+
+    def find(self, job: str) -> JobMessage | None:
+        """The latest message of a job, whoever publishes it; None if there is none.
+
+        Raises:
+            InputError: it cannot be understood.
+            EnvironmentFault, KeyboardInterrupt: as in `latest`.
+        """
+        value = self._latest(job, settled=True)
+        found = None if value is None else decode(JobMessage, value)
+        if isinstance(found, Rejection):
+            raise InputError(
+                f"job {job} is on topic {self._topic} and cannot be understood ({found.detail}); "
+                "use the version of pairscore that it was published with, or a later one"
+            )
+        return found
+
+    def _latest(self, job: str, *, settled: bool) -> bytes | None:
         try:
-            value = self._read(job.encode(), settled=settled)
+            return self._read(job.encode(), settled=settled)
         except KafkaException as error:
             found: KafkaError = error.args[0]
             if found.code() in _REFUSED:
@@ -83,7 +103,6 @@ class JobLog:
             raise self._connection.fault(found) from None
         except TimeoutError:
             raise self._connection.fault() from None
-        return None if value is None else _understood(job, value)
 
     def _read(self, key: bytes, *, settled: bool) -> bytes | None:
         end = self._end(settled=settled)
