@@ -14,7 +14,9 @@ from shared.topics import Topics
 CANCEL_SECONDS: Final = 20.0
 """So long Kafka is waited for."""
 
-_PARTITION: Final = 0  # the only one that workers read, should there be more by mistake
+PARTITION: Final = 0
+"""The only one that is written and read, should the topic have more by mistake."""
+
 _POLL_SECONDS: Final = 0.1
 _AWAY: Final = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT})
 
@@ -51,7 +53,7 @@ def cancel(
             topic,
             key=job.encode(),
             value=message.encode(),
-            partition=_PARTITION,
+            partition=PARTITION,
             on_delivery=delivered,
         )
     except KafkaException as error:

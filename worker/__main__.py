@@ -23,7 +23,7 @@ from shared.telemetry.server import serving
 from shared.topics import Topics, check_topics
 from shared.watchdog import Watchdog
 from worker.backpressure import Backpressure
-from worker.cancellations import Cancellations
+from worker.cancellations import READ_SECONDS, Cancellations
 from worker.identity import worker_identity
 from worker.intake import Intake
 from worker.ledger import Ledger
@@ -117,7 +117,6 @@ def run(
             cancelled = stack.enter_context(
                 Cancellations(connection, topics.cancellations, group=GROUP)
             )
-            cancelled.wait()
             # Before it joins: partitions should not wait for a model that is being loaded.
             health.ready(False, "loading the model")
             own = _of_one_attempt(settings)
@@ -126,6 +125,7 @@ def run(
             meter.model(_describe(scorer))
             if isinstance(scorer, Shown):
                 meter.scorer(scorer)
+            cancelled.wait(READ_SECONDS)
             garbage.set_aside()
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)

@@ -1,7 +1,7 @@
 """Which jobs are cancelled: `cancellations` is read from its beginning, and followed.
 
 On a thread of its own. A client of librdkafka may lose Kafka for good, or go on with a topic that
-was deleted: so where something is wrong, another one begins again, which costs little.
+was deleted, and say nothing: so another one begins again every minute, which costs little.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import Final, Protocol, Self
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from shared.cancellations import PARTITION
 from shared.clients import make_consumer
 from shared.connection import Connection, describe
 from shared.messages import CancellationMessage, Rejection, decode
@@ -22,7 +23,7 @@ from shared.shutdown import Deadline, try_to_close
 READ_SECONDS: Final = 20.0
 """So long a worker waits for the topic to be read, before it begins."""
 
-_LOOK_SECONDS: Final = 10.0
+_LIFE_SECONDS: Final = 60.0
 _ASK_SECONDS: Final = 3.0
 _PAUSE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.5
@@ -60,22 +61,22 @@ class Cancellations:
         topic: str,
         *,
         group: str,
-        look_seconds: float = _LOOK_SECONDS,
+        life_seconds: float = _LIFE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read the topic's first partition.
+        """Touch nothing yet.
 
         Args:
             connection: to the brokers.
             topic: its name.
             group: without the prefix; nothing is committed, and no member made.
-            look_seconds: how long nothing has to come for it to be asked whether that is all.
+            life_seconds: how long one client is used.
             clock: monotonic, in seconds.
         """
         self._connection = connection
         self._topic = topic
         self._group = group
-        self._look_seconds = look_seconds
+        self._life_seconds = life_seconds
         self._clock = clock
         self._jobs: set[str] = set()
         self._read = False
@@ -101,7 +102,7 @@ class Cancellations:
         self._closing.set()
         self._thread.join(2 * _CLOSE_SECONDS)
 
-    def wait(self, seconds: float = READ_SECONDS) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until all is known that was said before; a row scored in vain is not to be had back.
 
         Raises:
@@ -129,55 +130,48 @@ class Cancellations:
     def _run(self) -> None:
         try:
             while not self._closing.is_set():
-                self._follow()
-                self._closing.wait(_PAUSE_SECONDS)
+                if not self._follow():
+                    self._closing.wait(_PAUSE_SECONDS)
         # The one place where a defect of this thread is turned into the end of the worker's.
         except BaseException as error:  # noqa: BLE001
             self._crash = error
             self._settled.set()
 
-    def _follow(self) -> None:
-        """Read from the beginning, and go on until there is something wrong with it."""
+    def _follow(self) -> bool:
+        """Read from the beginning and go on for a while; whether what there was came to its end."""
         consumer = make_consumer(self._connection, group=self._group, extra=_READING)
+        is_read = False
         try:
-            consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
-            end: int | None = None
-            quiet = self._patience()
-            while not self._closing.is_set():
+            consumer.assign([TopicPartition(self._topic, PARTITION, self._beginning(consumer))])
+            life = Deadline(self._life_seconds, self._clock)
+            while not life.passed and not self._closing.is_set():
                 record = consumer.poll(_POLL_SECONDS)
                 if record is None:
-                    if quiet.passed:
-                        if not self._is_all(consumer, end):
-                            return
-                        quiet = self._patience()
                     continue
-                quiet = self._patience()
                 error = record.error()
                 if error is None:
                     self._take(record.value())
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    end = record.offset()
-                    self._read = True
+                    is_read = self._read = True
                     self._settled.set()
                 else:
                     self._complain(error)
-                    return
+                    return False
         finally:
             try_to_close(consumer.close, "the reader of cancellations", _CLOSE_SECONDS)
+        if not is_read and not self._closing.is_set():
+            self._complain(None)
+        return is_read
 
-    def _patience(self) -> Deadline:
-        return Deadline(self._look_seconds, self._clock)
-
-    def _is_all(self, consumer: Consumer, end: int | None) -> bool:
-        """Whether Kafka answers, and has no more than was read."""
+    def _beginning(self, consumer: Consumer) -> int:
+        """Where to begin; a consumer that is to find it by itself takes half a second more."""
         try:
-            _, found = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, 0), timeout=_ASK_SECONDS
+            first, _ = consumer.get_watermark_offsets(
+                TopicPartition(self._topic, PARTITION), timeout=_ASK_SECONDS
             )
-        except KafkaException as error:
-            self._complain(error.args[0])
-            return False
-        return found == end
+        except KafkaException:  # as of a topic so new that none leads it yet
+            return OFFSET_BEGINNING
+        return int(first)
 
     def _take(self, value: bytes | None) -> None:
         message = decode(CancellationMessage, value)
@@ -187,8 +181,9 @@ class Cancellations:
             self._jobs.add(message.job)
             _log.info("job %s is cancelled", message.job)
 
-    def _complain(self, error: KafkaError) -> None:
-        if error.code() in _REFUSED and not self._read:
+    def _complain(self, error: KafkaError | None) -> None:
+        if error is not None and error.code() in _REFUSED and not self._read:
             self._refused = error
             self._settled.set()
-        _log.warning("jobs that are cancelled now are not known yet: %s", describe(error))
+        said = "Kafka does not give them" if error is None else describe(error)
+        _log.warning("which jobs were cancelled lately is not known: %s", said)
