@@ -79,7 +79,9 @@ def test_rows_that_wait_come_out_as_cancelled_and_those_in_the_scorer_with_their
     assert set(scorer.rows()) == taken | set(range(100, 200))
 
 
-def test_job_that_was_cancelled_before_the_worker_began_is_never_scored(fleet):
+def test_job_that_was_cancelled_before_the_worker_began_is_never_scored(kafka, topic_prefix):
+    # Its rows wait for no delay of a tier.
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix, retry_delays=(600,))
     scorer = Told()
     fleet.publish(range(50))
     fleet.publish(range(50, 60), fleet.topics.interactive)
