@@ -23,6 +23,7 @@ class Reason(StrEnum):
     CORRUPT_IMAGE = "corrupt_image"
     TOO_MANY_PIXELS = "too_many_pixels"
     EMPTY_CAPTION = "empty_caption"
+    CANCELLED = "cancelled"
     INTERNAL = "internal"
 
 
@@ -52,6 +53,7 @@ REASONS: Final = {
     Reason.CORRUPT_IMAGE: ("truncated, or not decodable", "no"),
     Reason.TOO_MANY_PIXELS: ("over the cap (64 megapixels), found before decoding", "no"),
     Reason.EMPTY_CAPTION: ("nothing left after trimming", "no"),
+    Reason.CANCELLED: ("its job was cancelled before it was scored (fleet only)", "no"),
     Reason.INTERNAL: (
         "a defect in pairscore, logged with its traceback; or too few descriptors",
         "yes",

@@ -10,9 +10,9 @@ from pairscore.errors import InputError
 
 PROGRAM: Final = "python -m producer"
 EXIT_CODES: Final = (
-    "Exit codes: 0 all rows published (and with --wait, all outcomes stored, failures included), "
-    "2 bad input or settings, 3 Kafka, the results store or this machine, 130 interrupted, "
-    "1 a defect in pairscore."
+    "Exit codes: 0 all rows published (and with --wait, all outcomes stored, failures included) or "
+    "the job cancelled, 2 bad input or settings, 3 Kafka, the results store or this machine, "
+    "130 interrupted, 1 a defect in pairscore."
 )
 
 app = typer.Typer(
@@ -213,6 +213,22 @@ def serve_api(
         option_names={("api", name): f"--{name}" for name in ("host", "port")},
     )
     run_api(settings)
+    return 0
+
+
+@app.command("cancel")
+def cancel_job(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")],
+) -> int:
+    """Cancel what is not scored yet of a job: it comes out as `cancelled`, and nothing undoes it.
+
+    A producer that still publishes the job goes on, so that the job can be completed: its rows come
+    out as `cancelled` too.
+    """
+    from producer.cancel_command import run_cancel
+    from shared.settings import ServiceSettings, read_service_settings
+
+    run_cancel(job, read_service_settings(ServiceSettings))
     return 0
 
 

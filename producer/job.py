@@ -75,8 +75,8 @@ def name_job(given: str | None, survey: Survey) -> str:
     return check_job(f"{legal}-{survey.sha256[:_DIGEST_CHARS]}")
 
 
-def check_name(given: str) -> str:
-    """Return the name if a job may have it.
+def check_name(given: str, option: str = "--job") -> str:
+    """Return the name if a job may have it; `option` is where it was given.
 
     Raises:
         InputError: it may not.
@@ -84,7 +84,7 @@ def check_name(given: str) -> str:
     try:
         return check_job(given)
     except ValueError as error:
-        raise InputError(f"--job: {error}") from None
+        raise InputError(f"{option}: {error}") from None
 
 
 def describe_job(name: str, survey: Survey, created_at: datetime) -> CsvJob:

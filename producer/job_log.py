@@ -14,7 +14,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from pairscore.errors import EnvironmentFault
+from pairscore.errors import EnvironmentFault, InputError
 from producer.job import AnyJob, refuse_stranger
 from producer.pulse import Pulse
 from shared.clients import assign_at_once, end_offsets, make_consumer
@@ -77,6 +77,22 @@ class JobLog(Generic[AnyJob]):
         """
         value = self._read(lambda name: name == job, settled=settled).get(job)
         return None if value is None else _understood(self._kind, job, value)
+
+    def find(self, job: str) -> JobMessage | None:
+        """The latest message of a job of any kind, whoever publishes it; None if there is none.
+
+        Raises:
+            InputError: it cannot be understood.
+            EnvironmentFault, KeyboardInterrupt: as in `latest`.
+        """
+        value = self._read(lambda name: name == job, settled=True).get(job)
+        found = None if value is None else decode(JobMessage, value)
+        if isinstance(found, Rejection):
+            raise InputError(
+                f"job {job} is on topic {self._topic} and cannot be understood ({found.detail}); "
+                "use the version of pairscore that it was published with, or a later one"
+            )
+        return found
 
     def open_jobs(self, wanted: Callable[[str], bool]) -> list[AnyJob]:
         """The jobs of such names that are open; other kinds and versions are left out.

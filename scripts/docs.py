@@ -79,7 +79,14 @@ def _commands() -> Iterator[str]:
     for name in ("score", "demo", "doctor", "cache stats", "cache clear"):
         yield _help(f"pairscore {name}", "pairscore", *name.split())
     yield EXIT_CODES
-    for module in ("producer csv", "worker", "sink", "sink status", "shared.topics"):
+    for module in (
+        "producer csv",
+        "producer cancel",
+        "worker",
+        "sink",
+        "sink status",
+        "shared.topics",
+    ):
         yield _help(f"python -m {module}", *module.split())
 
 

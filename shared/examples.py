@@ -5,9 +5,16 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from pairscore.pair import Reason
-from shared.messages import CsvFormat, JobMessage, JobState, PairMessage, ScoreMessage
+from shared.messages import (
+    CancellationMessage,
+    CsvFormat,
+    JobMessage,
+    JobState,
+    PairMessage,
+    ScoreMessage,
+)
 
-AnyMessage: TypeAlias = PairMessage | ScoreMessage | JobMessage
+AnyMessage: TypeAlias = PairMessage | ScoreMessage | JobMessage | CancellationMessage
 
 _THEN: Final = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 _PAIR: Final = PairMessage(
@@ -60,6 +67,10 @@ EXAMPLES: Final[Mapping[str, tuple[AnyMessage, ...]]] = {
             state=JobState.CLOSED,
             created_at=_THEN,
         ),
+    ),
+    "cancellation": (
+        CancellationMessage(job=_PAIR.job, cancelled_at=_THEN),
+        CancellationMessage(job="batch-17", cancelled_at=_THEN),
     ),
 }
 """Each kind of message by the name of its schema, with examples."""

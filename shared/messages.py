@@ -296,6 +296,13 @@ class JobMessage(_Message):
         return self
 
 
+class CancellationMessage(_Message):
+    """That a job is cancelled, on `cancellations`: what is not scored yet never will be."""
+
+    job: Job = Field(description="the job's name")
+    cancelled_at: AwareDatetime = Field(description="when it was cancelled")
+
+
 class Defect(StrEnum):
     """Why a record is not a message that can be worked on."""
 

@@ -12,7 +12,7 @@ from shared import dead_letter
 from shared.examples import EXAMPLES
 from shared.messages import Defect
 from shared.settings import KafkaSettings
-from shared.topics import Topics, TopicSpec, specs
+from shared.topics import CLEANUP, Topics, TopicSpec, specs
 
 Document: TypeAlias = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Channel:
     @property
     def kept(self) -> str:
         """How long a message stays, in words."""
-        if self.spec.config["cleanup.policy"] == "compact":
+        if self.spec.config[CLEANUP] == "compact":
             return "the latest of each key"
         days = int(self.spec.config["retention.ms"]) // _DAY_MS
         return "1 day" if days == 1 else f"{days} days"
@@ -99,6 +99,15 @@ def channels(settings: KafkaSettings) -> tuple[Channel, ...]:
             ("producer",),
             ("producer", "sink"),
         ),
+        Channel(
+            "cancellations",
+            spec[topics.cancellations],
+            "the job's name",
+            "cancellation",
+            "Jobs that are cancelled.",
+            ("producer",),
+            ("worker",),
+        ),
     )
 
 
@@ -158,7 +167,7 @@ def documents() -> dict[str, str]:
 def _channel(channel: Channel) -> Document:
     message = channel.message or "deadLetter"
     config = channel.spec.config
-    given: Document = {"cleanup.policy": [config["cleanup.policy"]]}
+    given: Document = {CLEANUP: config[CLEANUP].split(",")}
     for name in ("retention.ms", "max.message.bytes"):
         if name in config:
             given[name] = int(config[name])
@@ -180,7 +189,7 @@ def _channel(channel: Channel) -> Document:
 def _message(name: str) -> Document:
     examples = EXAMPLES[name]
     key = "the row's URL; `sha256:` and its digest where it is over 8,192 characters"
-    if name == "job":
+    if name in {"job", "cancellation"}:
         key = "the job's name"
     return {
         "name": type(examples[0]).__name__,

@@ -49,6 +49,7 @@ class Topics:
     scores: str
     replies: str
     jobs: str
+    cancellations: str
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "Topics":
@@ -64,6 +65,7 @@ class Topics:
             scores=f"{prefix}scores",
             replies=f"{prefix}replies",
             jobs=f"{prefix}jobs",
+            cancellations=f"{prefix}cancellations",
         )
 
     @property
@@ -80,7 +82,14 @@ class Topics:
     @property
     def all(self) -> tuple[str, ...]:
         """Every topic."""
-        return (*self.to_score, self.dead_letters, self.scores, self.replies, self.jobs)
+        return (
+            *self.to_score,
+            self.dead_letters,
+            self.scores,
+            self.replies,
+            self.jobs,
+            self.cancellations,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,11 @@ class TopicSpec:
 
 
 def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
-    """What every topic should be like. `jobs` has one partition, so that it is read in order."""
+    """What every topic should be like.
+
+    `jobs` has one partition, so that it is read in order; `cancellations`, as it is small, and kept
+    for a little longer than the rows that it is about.
+    """
     topics = Topics.of(settings)
     row = settings.max_message_bytes + OVERHEAD_BYTES
 
@@ -118,6 +131,15 @@ def specs(settings: KafkaSettings) -> tuple[TopicSpec, ...]:
             topics.jobs,
             1,
             {CLEANUP: "compact", "segment.ms": str(_DAY_MS), "segment.bytes": str(_JOBS_BYTES)},
+        ),
+        TopicSpec(
+            topics.cancellations,
+            1,
+            {
+                CLEANUP: "compact,delete",
+                "retention.ms": str(15 * _DAY_MS),
+                "segment.ms": str(_DAY_MS),
+            },
         ),
     )
 

@@ -24,6 +24,7 @@ from shared.telemetry.server import serving
 from shared.topics import Topics, check_topics
 from shared.watchdog import Watchdog
 from worker.backpressure import Backpressure
+from worker.cancellations import READ_SECONDS, Cancellations
 from worker.intake import Intake
 from worker.ledger import Ledger
 from worker.loop import LAST_SECONDS, Pace, Parts, Worker, pause_and_resume
@@ -113,6 +114,9 @@ def run(
             check_coordinators(settings.kafka, admin, found, Coordinator)
             # Not before: what keeps a worker from beginning is all that is said.
             stack.enter_context(serving(settings.telemetry, metrics, health))
+            cancelled = stack.enter_context(
+                Cancellations(connection, topics.cancellations, group=GROUP)
+            )
             # Before it joins: partitions should not wait for a model that is being loaded.
             health.ready(False, "loading the model")
             own = _of_one_attempt(settings)
@@ -121,6 +125,7 @@ def run(
             meter.model(_describe(scorer))
             if isinstance(scorer, Shown):
                 meter.scorer(scorer)
+            cancelled.wait(READ_SECONDS)
             garbage.set_aside()
             health.ready(False, "no partitions are assigned")
             consumer = make_consumer(connection, group=GROUP, extra=_READING)
@@ -151,6 +156,7 @@ def run(
                     resume=resume,
                 ),
                 intake=Intake(topics, settings.kafka.max_message_bytes),
+                cancelled=cancelled,
                 publisher=Publisher(
                     settings.kafka,
                     attempts=settings.fetch.attempts,

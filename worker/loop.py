@@ -7,20 +7,23 @@ waits for scoring: a full window pauses partitions, and polling goes on.
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pairscore.errors import EnvironmentFault
+from pairscore.pair import Failure, Reason
 from shared.clients import LOST_SECONDS
 from shared.connection import describe
+from shared.messages import PairMessage
 from shared.shutdown import Deadline
 from shared.topics import Topics
 from worker.backpressure import Backpressure
+from worker.cancellations import Cancelled
 from worker.intake import Intake, Malformed, ToScore, timestamp
-from worker.ledger import Ledger, Partition
+from worker.ledger import Ledger, Partition, Record
 from worker.membership import Membership
 from worker.meter import Meter
 from worker.offsets import Offsets
@@ -48,6 +51,7 @@ _POLL_SHARE: Final = 0.02  # of the time that what is in the scorer takes
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
 _MOST_BACKOFF: Final = 2.0
+_CANCELLED: Final = Failure(Reason.CANCELLED)
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
 
@@ -87,6 +91,7 @@ class Parts:
     parking: Parking[Task]
     backpressure: Backpressure
     intake: Intake
+    cancelled: Cancelled
     publisher: Publisher
     meter: Meter
 
@@ -111,6 +116,7 @@ class Worker:
         self._parking = parts.parking
         self._backpressure = parts.backpressure
         self._intake = parts.intake
+        self._cancelled = parts.cancelled
         self._publisher = parts.publisher
         self._meter = parts.meter
         self._topics = topics
@@ -153,6 +159,7 @@ class Worker:
     def step(self) -> None:
         """One round: read, collect, hand over, pause or resume, publish."""
         self._beat()
+        self._cancelled.check()
         for message in self._poll():
             self._take(message)
         self._collect()
@@ -244,7 +251,9 @@ class Worker:
         record = self._ledger.observe(partition, offset, len(message))
         self._meter.read(partition, timestamp(message) * _MS)
         arrival = self._intake.read(topic, message, self._wall())
-        if isinstance(arrival, ToScore):
+        if isinstance(arrival, ToScore) and arrival.pair.job in self._cancelled:
+            self._settle(record, arrival.pair, _CANCELLED)
+        elif isinstance(arrival, ToScore):
             task = Task(record, arrival.pair)
             if arrival.due is not None and (
                 arrival.due > self._wall() or partition in self._parking
@@ -253,10 +262,7 @@ class Worker:
             else:
                 self._scoring.put(task, urgent=arrival.urgent)
         elif isinstance(arrival, Malformed):
-            now = datetime.now(UTC)
-            outcome = self._publisher.outcome(arrival.pair, arrival.failure, now)
-            self._ledger.resolve(record, outcome)
-            self._meter.finished(arrival.pair, now)
+            self._settle(record, arrival.pair, arrival.failure)
         else:
             _log.warning(
                 "a record goes to the dead-letter topic: %s: %s",
@@ -267,11 +273,20 @@ class Worker:
             letter = self._publisher.rejection(arrival.rejection, arrival.origin)
             self._ledger.resolve(record, letter)
 
+    def _settle(self, record: Record[Publication], pair: PairMessage, failure: Failure) -> None:
+        """Give a row the outcome that it has without being scored."""
+        now = datetime.now(UTC)
+        self._ledger.resolve(record, self._publisher.outcome(pair, failure, now))
+        self._meter.finished(pair, now)
+
     def _collect(self, seconds: float = 0.0) -> None:
         now: datetime | None = None
         for task, outcome in self._scoring.collect(seconds):
             now = now or datetime.now(UTC)
             publication = self._publisher.outcome(task.pair, outcome, now)
+            if publication.kind is Kind.RETRY and task.pair.job in self._cancelled:
+                failure = replace(_CANCELLED, attempts=outcome.attempts)
+                publication = self._publisher.outcome(task.pair, failure, now)
             if not self._ledger.resolve(task.record, publication):
                 self._meter.dropped()
             elif publication.kind is Kind.SCORE:
@@ -280,7 +295,16 @@ class Worker:
     def _hand_over(self) -> None:
         for task in self._parking.take(self._wall()):
             self._scoring.put(task, urgent=False)
-        self._scoring.submit(self._ledger.is_current)
+        self._scoring.submit(self._is_wanted)
+
+    def _is_wanted(self, task: Task) -> bool:
+        """Whether a row that has waited is still to be scored, and by this worker."""
+        if not self._ledger.is_current(task.record):
+            return False
+        if task.pair.job not in self._cancelled:
+            return True
+        self._settle(task.record, task.pair, _CANCELLED)
+        return False
 
     def _is_due(self) -> bool:
         now = self._clock()

@@ -132,17 +132,14 @@ class Scoring:
         """Take a row."""
         (self._urgent if urgent else self._others).append(task)
 
-    def submit(self, is_current: Callable[[Record[Publication]], bool]) -> None:
-        """Hand over as many rows as there is room for.
-
-        Rows of records that are not current any more are dropped: they are somebody else's.
-        """
+    def submit(self, is_wanted: Callable[[Task], bool]) -> None:
+        """Hand over as many rows as there is room for; those that are not wanted are dropped."""
         self._measure()
         room = min(self._limit + self._held(), self._most)
         for queue in (self._urgent, self._others):
             while queue and len(self._submitted) < room:
                 task = queue.popleft()
-                if is_current(task.record):
+                if is_wanted(task):
                     self._submit(task)
 
     def drop_waiting(self) -> None:

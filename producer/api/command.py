@@ -78,7 +78,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                 connection,
                 topics,
                 rows=(topics.pairs, topics.interactive),
-                others=(topics.replies,),
+                others=(topics.replies, topics.cancellations),
             )
             configure_logging(settings.telemetry, "producer")
             listener = stack.enter_context(_listening(settings.api))

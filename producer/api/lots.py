@@ -33,6 +33,8 @@ from shared.topics import Topics
 OUTAGE_SECONDS: Final = 8.0
 """A request that waits for Kafka for longer is refused."""
 
+_STAMP: Final = r"-\d{8}T\d{6}-[0-9a-f]{8}"
+_INLINE: Final = re.compile(rf"inline-.*{_STAMP}\Z")
 _PATIENCE: Final = 0.5
 _MOST_ROWS: Final = 10_000
 _ANEW_SECONDS: Final = 1.0
@@ -110,7 +112,7 @@ class LotPublisher:
             on_crash: called with a defect that ends the thread.
         """
         self._name = name
-        self._mine = re.compile(rf"inline-{re.escape(name)}-\d{{8}}T\d{{6}}-[0-9a-f]{{8}}")
+        self._mine = re.compile(rf"inline-{re.escape(name)}{_STAMP}")
         self._make = make_transactions
         self._log = log
         self._topics = topics
@@ -308,6 +310,11 @@ class LotPublisher:
     def _overdue(self) -> bool:
         now = datetime.now(UTC)
         return any(self._is_over(job, now) for job in self._jobs.values())
+
+
+def is_inline(job: str) -> bool:
+    """Whether a job is one that in-line requests join."""
+    return _INLINE.match(job) is not None
 
 
 def encode_pair(

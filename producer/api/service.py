@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from pairscore.csv_file import Survey
@@ -25,6 +27,8 @@ from producer.job_log import JobLog
 from producer.publication import Publication, Published, Rows
 from producer.pulse import Pulse
 from producer.transactions import Transactions
+from shared.cancellations import cancel
+from shared.clients import make_producer
 from shared.connection import Connection
 from shared.messages import JobMessage
 from shared.settings import ProducerSettings
@@ -72,6 +76,8 @@ class Service:
         self.find_client: Final = parts.find_client
         self.spool: Final = parts.spool
         self._uploads = asyncio.Semaphore(parts.settings.api.uploads)
+        self._making = threading.Lock()
+        self._producer: Producer | None = None
 
     def check_kafka(self) -> None:
         """Make sure that rows can be published now, as far as is known.
@@ -144,6 +150,20 @@ class Service:
     async def publish_csv(self, survey: Survey, job: CsvJob, *, is_new: bool) -> CsvJob:
         """Publish a CSV as a job, as `publish_pairs`."""
         return await self._publish(CsvRows(job.job, survey), job, CsvJob, is_new=is_new)
+
+    async def cancel(self, job: str) -> None:
+        """Have no more rows of a job scored.
+
+        Raises:
+            EnvironmentFault: Kafka was not told, as far as is known.
+        """
+        await asyncio.to_thread(self._cancel, job)
+
+    def _cancel(self, job: str) -> None:
+        with self._making:
+            if self._producer is None:
+                self._producer = make_producer(self.parts.connection, transactional_id=None)
+        cancel(self.parts.connection, self._producer, job)
 
     async def _publish(
         self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool

@@ -14,7 +14,7 @@ from shared.messages import JobMessage, PairMessage, decode
 from tests import sinking
 from tests.fetching import wait_until
 from tests.serving import serving_api
-from tests.working import WITHIN, Fleet, Told, working
+from tests.working import SCORE, WITHIN, Fleet, Told, working
 
 NDJSON = "application/x-ndjson"
 
@@ -242,3 +242,32 @@ def test_progress_comes_as_events_to_the_end(stored):
     events = [each for each in text.split("\n\n") if each.startswith("event:")]
     assert events[-1].startswith("event: complete\n")
     assert json.loads(events[-1].partition("data: ")[2])["scored"] == 5
+
+
+def test_what_is_not_scored_of_a_cancelled_job_comes_out_as_cancelled(fleet, tmp_path):
+    scorer = Told(lambda _: None)
+    options = {"id": "w", "in_flight": 10}
+    with (
+        working(fleet, scorer, worker=options),
+        serving_api(fleet.settings, tmp_path) as api,
+    ):
+        job = send(api, lines(range(40))).json()["job"]
+        wait_until(lambda: len(scorer.kept) == 10, within=WITHIN)
+        reply = api.delete(f"/v1/jobs/{job}")
+        assert (reply.status_code, reply.json()["job"]) == (202, job)
+        assert api.delete(f"/v1/jobs/{job}").status_code == 202
+        assert api.delete("/v1/jobs/none").status_code == 404
+
+        def scored() -> dict[int, str | None]:
+            for future in scorer.kept:
+                if not future.done():
+                    future.set_result(SCORE)
+            return {each.row: each.error for each in fleet.scores()}
+
+        wait_until(lambda: len(scored()) == 40, within=WITHIN)
+        reasons = list(scored().values())
+        assert reasons.count(Reason.CANCELLED) == 40 - len(scorer.kept)
+        assert len(scorer.kept) < 40
+        inline = api.post("/v1/scores", {"pairs": [{"url": "u", "caption": "c"}], "timeout": 0})
+        refused = api.delete(f"/v1/jobs/{inline.json()['pending']['job']}")
+        assert refused.status_code == 409

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
 from shared.settings import KafkaSettings
 from tests import commands
 from tests.documents import page
+from tests.fetching import wait_until
 from tests.postgres_sinks import database
 from tests.producing import Place
 from tests.refusing import run_all, services
@@ -32,7 +33,15 @@ KINDS = {
     "transactional id": ResourceType.TRANSACTIONAL_ID,
 }
 OPERATIONS = {operation.name.replace("_", ""): operation for operation in AclOperation}
-USERS = ("shared-topics-create", "producer-csv", "worker", "sink-csv", "sink-postgres", "nobody")
+USERS = (
+    "shared-topics-create",
+    "producer-csv",
+    "producer-cancel",
+    "worker",
+    "sink-csv",
+    "sink-postgres",
+    "nobody",
+)
 ROWS = 20
 
 
@@ -103,6 +112,11 @@ def test_a_fleet_whose_services_have_the_rights_of_the_page_scores_a_file(
         with running(tmp_path, of) as logs:
             publish(source, "j", of("producer csv"), "--wait")
             wait_for_outcomes(results, url, "j", source, ROWS)
+            publish(source, "k", of("producer csv"))  # now that there is something on `jobs`
+            cancel = [sys.executable, "-m", "producer", "cancel", "j"]
+            done = commands.run(cancel, of("producer cancel"), within=DEADLINE)
+            assert done.returncode == 0, done.stderr
+            wait_until(lambda: "job j is cancelled" in logs[0].read_text(), within=DEADLINE)
         said = "\n".join(log.read_text() for log in logs)
         assert "authorization" not in said.lower(), said
 

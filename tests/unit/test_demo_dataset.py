@@ -21,8 +21,9 @@ from pairscore.pair import Reason
 
 BASE = "http://127.0.0.1:8000"
 
-# Nothing in the data asks for a certificate, robots.txt is not heeded, and no row is our own fault.
-UNREACHED = {Reason.TLS_ERROR, Reason.DISALLOWED, Reason.INTERNAL}
+# Nothing in the data asks for a certificate, robots.txt is not heeded, nothing is cancelled, and no
+# row is our own fault.
+UNREACHED = {Reason.TLS_ERROR, Reason.DISALLOWED, Reason.CANCELLED, Reason.INTERNAL}
 
 
 @pytest.fixture(scope="module")

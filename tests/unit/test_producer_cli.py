@@ -12,6 +12,7 @@ from producer.cli import run
 def test_a_producer_needs_no_torch_and_no_database_driver():
     code = (
         "import sys, producer.__main__, producer.cli, producer.csv_command;"
+        "import producer.cancel_command;"
         "sys.exit(str([name for name in ('torch', 'transformers', 'onnxruntime', 'psycopg')"
         " if name in sys.modules] or ''))"
     )
@@ -40,9 +41,15 @@ def test_help_names_every_option_and_the_exit_codes(capsys):
         assert "Exit codes: 0" in capsys.readouterr().out
 
 
+def test_help_of_cancelling_says_what_a_producer_does_meanwhile(capsys):
+    assert run(["cancel", "--help"]) == 0
+    assert "A producer that still publishes the job goes on" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["cancel"], "JOB"),
         (["cvs"], "cvs"),
         (["csv"], "INPUT"),
         (["csv", "in.csv", "--limit"], "--limit"),

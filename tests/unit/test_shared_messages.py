@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pairscore.pair import Failure, Outcome, Reason, Score
 from shared.examples import EXAMPLES
 from shared.messages import (
+    CancellationMessage,
     CsvFormat,
     Defect,
     JobMessage,
@@ -26,7 +27,7 @@ from shared.messages import (
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 PAIR = EXAMPLES["pair"][0]
-KINDS = (PairMessage, ScoreMessage, JobMessage)
+KINDS = (PairMessage, ScoreMessage, JobMessage, CancellationMessage)
 
 # Every character but surrogates, which no UTF-8 text has.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -126,6 +127,12 @@ def test_a_score_comes_out_as_it_went_in(pair, outcome, now):
     else:
         assert isinstance(found.outcome, Failure)
         assert found.outcome.error == outcome.error
+
+
+@given(jobs, times)
+def test_a_cancellation_comes_out_as_it_went_in(job, now):
+    message = CancellationMessage(job=job, cancelled_at=now)
+    assert decode(CancellationMessage, message.encode()) == message
 
 
 @given(

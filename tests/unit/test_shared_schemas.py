@@ -12,16 +12,27 @@ from hypothesis import strategies as st
 from pairscore.pair import Reason
 from shared.dead_letter import HEADERS
 from shared.examples import EXAMPLES
-from shared.messages import Defect, JobMessage, PairMessage, Rejection, ScoreMessage, decode
+from shared.messages import (
+    CancellationMessage,
+    Defect,
+    JobMessage,
+    PairMessage,
+    Rejection,
+    ScoreMessage,
+    decode,
+)
 from shared.schemas import asyncapi, channels, documents, json_schema
 from shared.settings import KafkaSettings
 from shared.topics import Topics, specs
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KINDS: dict[str, type[PairMessage] | type[ScoreMessage] | type[JobMessage]] = {
+KINDS: dict[
+    str, type[PairMessage] | type[ScoreMessage] | type[JobMessage] | type[CancellationMessage]
+] = {
     "pair": PairMessage,
     "score": ScoreMessage,
     "job": JobMessage,
+    "cancellation": CancellationMessage,
 }
 CASES = [(name, index) for name in EXAMPLES for index in range(len(EXAMPLES[name]))]
 
@@ -120,7 +131,7 @@ def test_schema_and_reader_agree_on_what_is_wrong(case, data):
     name, index = case
     message = payload(name, index)
     # What only a reader checks: a time, a file's name, that two numbers are equal.
-    times = {"created_at", "deferred_since", "scored_at"}
+    times = {"created_at", "deferred_since", "scored_at", "cancelled_at"}
     unsaid = {*times, "rows_published", "rows", "v", "csv"}
     field = data.draw(st.sampled_from(sorted(KINDS[name].model_fields.keys() - unsaid)))
     if data.draw(st.booleans()):
@@ -141,6 +152,7 @@ def test_schema_and_reader_agree_on_what_is_wrong(case, data):
         ("score", {"cosine": None}),
         ("job", {"state": "closed"}),
         ("job", {"rows": 10_000}),
+        ("cancellation", {"job": "a/b"}),
         ("job", {"csv": {"delimiter": ";"}}),
     ],
 )
@@ -158,7 +170,7 @@ def test_every_topic_is_a_channel_as_it_is_created():
         kafka = found[spec.name]["bindings"]["kafka"]
         assert kafka["partitions"] == spec.partitions
         config = kafka["topicConfiguration"]
-        assert config["cleanup.policy"] == [spec.config["cleanup.policy"]]
+        assert config["cleanup.policy"] == spec.config["cleanup.policy"].split(",")
         for name in ("retention.ms", "max.message.bytes"):
             assert str(config.get(name)) == spec.config.get(name, "None")
 
@@ -175,6 +187,7 @@ def test_topics_are_kept_as_designed():
         "scores": "7 days",
         "replies": "1 day",
         "jobs": "the latest of each key",
+        "cancellations": "15 days",
     }
 
 
@@ -186,7 +199,7 @@ def test_settings_change_the_document():
     )
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert "eu.pairs.retry.30s" in addresses
-    assert len(addresses) == 7
+    assert len(addresses) == 8
     assert document["channels"]["scores"]["bindings"]["kafka"]["partitions"] == 48
     assert document["servers"]["kafka"]["host"] == "k:1"
 

@@ -428,3 +428,20 @@ def test_what_is_left_in_the_scorer_takes_as_long_as_it_last_did():
     now[0] += 60.0  # in which nothing comes out
     put(2)
     assert scoring.seconds_left == pytest.approx(2.0)
+
+
+def test_rows_that_are_not_wanted_any_more_take_no_room():
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2)
+    tasks = [Task(Record(("pairs", 0), 1, offset, 10), PAIR) for offset in range(10)]
+    for task in tasks:
+        scoring.put(task, urgent=False)
+    asked: list[Task] = []
+
+    def is_wanted(task: Task) -> bool:
+        asked.append(task)
+        return task.record.offset >= 7
+
+    scoring.submit(is_wanted)
+    assert asked == tasks[:9]
+    assert (len(scorer.futures), scoring.in_flight, scoring.waiting) == (2, 2, 1)

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from producer.api.access import OF_ALL, Served, Who, charge
 from producer.api.client import Client
+from producer.api.lots import is_inline
 from producer.api.openapi import BODIES, CSV, JSON, NDJSON
 from producer.api.posting import Posting
 from producer.api.problems import Kind, ProblemError, documented
@@ -110,6 +111,24 @@ async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
     """How far a job is."""
     message = _found(service, job, client)
     return job_out(await asyncio.to_thread(service.jobs.status, message))
+
+
+@router.delete(
+    "/v1/jobs/{job}",
+    status_code=202,
+    responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID),
+)
+async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
+    """Cancel what is not scored yet: it comes out as `cancelled`, and nothing undoes that."""
+    message = _found(service, job, client)
+    if is_inline(job):
+        raise ProblemError(
+            Kind.CONFLICT, f"job {job} is of in-line requests, which are not cancelled"
+        )
+    status = await asyncio.to_thread(service.jobs.status, message)
+    if status.state != "complete":
+        await service.cancel(job)
+    return job_out(status)
 
 
 @router.get(
