@@ -202,7 +202,8 @@ def test_the_command_makes_them_and_lists_them(fleet):
         f"{name}: created" for name in fleet.topics.all
     )
     again = command(fleet, "create")
-    assert (again.returncode, again.stdout) == (0, f"all {len(fleet.topics.all)} topics are there\n")
+    said = f"all {len(fleet.topics.all)} topics are there\n"
+    assert (again.returncode, again.stdout) == (0, said)
     listed = command(fleet, "list")
     assert f"{fleet.topics.pairs}: 3 partitions" in listed.stdout.splitlines()
     assert f"{fleet.topics.jobs}: 1 partitions" in listed.stdout.splitlines()
