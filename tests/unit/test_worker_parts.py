@@ -372,7 +372,7 @@ class Silent:
     def __init__(self) -> None:
         self.futures: list[Future[Outcome]] = []
 
-    def submit(self, _: Pair) -> Future[Outcome]:
+    def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -393,11 +393,11 @@ def test_row_is_overdue_when_it_has_been_in_the_scorer_for_too_long_of_waking_ti
 
     records: list[Record[Publication]] = [Record(("pairs", 0), 1, n, 10) for n in range(2)]
     first, second = (Task(record, PAIR) for record in records)
-    scoring.put(first, urgent=False)
+    scoring.put(first)
     scoring.submit(lambda _: True)
     assert let_pass(5) is None
     now[0] += 3600.0  # the process was stopped
-    scoring.put(second, urgent=False)
+    scoring.put(second)
     scoring.submit(lambda _: True)
     assert let_pass(3) is None
     assert let_pass(3) is first
@@ -414,7 +414,7 @@ def test_what_is_left_in_the_scorer_takes_as_long_as_it_last_did():
 
     def put(rows: int) -> None:
         for offset in range(rows):
-            scoring.put(Task(Record(("pairs", 0), 1, offset, 10), PAIR), urgent=False)
+            scoring.put(Task(Record(("pairs", 0), 1, offset, 10), PAIR))
         scoring.submit(lambda _: True)
 
     put(6)
