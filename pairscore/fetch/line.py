@@ -4,10 +4,7 @@ from collections import OrderedDict
 
 
 class Line:
-    """First in, first out; a host with urgent requests and others stands in both lines.
-
-    So urgent requests do not cost the others of their host its turn.
-    """
+    """First in, first out; a host with urgent requests and others stands in both lines."""
 
     def __init__(self) -> None:
         self._urgent: OrderedDict[str, None] = OrderedDict()
