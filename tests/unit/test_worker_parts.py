@@ -371,9 +371,11 @@ class Silent:
 
     def __init__(self) -> None:
         self.futures: list[Future[Outcome]] = []
+        self.urgent: list[bool] = []
 
     def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:
         self.futures.append(Future())
+        self.urgent.append(urgent)
         return self.futures[-1]
 
     def close(self) -> None:
@@ -428,3 +430,39 @@ def test_what_is_left_in_the_scorer_takes_as_long_as_it_last_did():
     now[0] += 60.0  # in which nothing comes out
     put(2)
     assert scoring.seconds_left == pytest.approx(2.0)
+
+
+def test_urgent_rows_are_handed_over_however_many_others_are_in_the_scorer():
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2)
+    tasks = [
+        Task(Record(("any", 0), 1, number, 10), PAIR, urgent)
+        for number, urgent in enumerate([False, False, False, True, True, True])
+    ]
+    for task in tasks[:3]:
+        scoring.put(task)
+    scoring.submit(lambda _: True)
+    assert (scorer.urgent, scoring.urgent_in_flight) == ([False, False], 0)
+    for task in tasks[3:]:
+        scoring.put(task)
+    scoring.submit(lambda _: True)
+    assert scorer.urgent == [False, False, True, True], "as many as there may be of the others"
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (4, 2, 2)
+    scorer.futures[2].set_result(SCORE)
+    assert [task for task, _ in scoring.collect()] == [tasks[3]]
+    scoring.submit(lambda _: True)
+    assert scorer.urgent[4:] == [True], "an urgent row makes no room for others"
+    scorer.futures[0].set_result(SCORE)
+    assert [task for task, _ in scoring.collect()] == [tasks[0]]
+    scoring.submit(lambda _: True)
+    assert scorer.urgent[5:] == [False]
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (4, 2, 0)
+
+
+def test_urgent_rows_of_partitions_that_moved_are_dropped():
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2)
+    for urgent in (False, True):
+        scoring.put(Task(Record(("any", 0), 1, 0, 10), PAIR, urgent))
+    scoring.submit(lambda _: False)
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (0, 0, 0)
