@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -297,6 +298,12 @@ class Stepwise(Broken):
         self.batches = 0
         self.steps = threading.Semaphore(0)
 
+    def step(self, future: Future[Outcome]) -> None:
+        """End a batch, and wait until the next one begins or there is the outcome."""
+        before = self.batches
+        self.steps.release()
+        wait_until(lambda: self.batches > before or future.done())
+
     def embed_images(self, pixels: Any) -> Any:
         self.batches += 1
         assert self.steps.acquire(timeout=DEADLINE)
@@ -328,9 +335,7 @@ def test_urgent_pair_overtakes_what_fills_every_stage(settings, model, server, m
         urgent = scorer.submit((server.add("/urgent.jpg", last), "a red circle"), urgent=True)
         assert decoded.wait(DEADLINE)
         while not urgent.done():
-            batches = stepwise.batches
-            stepwise.steps.release()
-            wait_until(lambda batches=batches: stepwise.batches > batches or urgent.done())
+            stepwise.step(urgent)
         # The one that was in the model, perhaps one that it was late for, and the one after it.
         assert sum(future.done() for future in bulk) <= 3 * 2
         stepwise.steps.release(1_000)
