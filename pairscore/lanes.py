@@ -16,19 +16,22 @@ class Lanes(Generic[T]):
     """
 
     def __init__(self) -> None:
-        lock = threading.Lock()
-        self._any = threading.Condition(lock)
-        self._urgent_only = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._any = threading.Condition(self._lock)
+        self._urgent_only = threading.Condition(self._lock)
+        self._waiting = 0
         self._urgent: deque[T] = deque()
         self._others: deque[T] = deque()
 
     def put(self, item: T, *, urgent: bool = False) -> None:
         """Add an item; never waits."""
-        with self._any:
+        with self._lock:
             (self._urgent if urgent else self._others).append(item)
-            self._any.notify()
-            if urgent:
-                self._urgent_only.notify()
+            # Telling costs more than all the rest, and mostly nobody waits.
+            if self._waiting:
+                self._any.notify()
+                if urgent:
+                    self._urgent_only.notify()
 
     def get(self, timeout: float | None = None) -> tuple[T, bool]:
         """The next item and whether it is urgent, waited for for `timeout` seconds at most.
@@ -36,8 +39,9 @@ class Lanes(Generic[T]):
         Raises:
             queue.Empty: there was none in time.
         """
-        with self._any:
-            self._wait(self._any, timeout, others=True)
+        with self._lock:
+            if not (self._urgent or self._others):
+                self._wait(self._any, timeout, others=True)
             if self._urgent:
                 return self._urgent.popleft(), True
             return self._others.popleft(), False
@@ -48,14 +52,19 @@ class Lanes(Generic[T]):
         Raises:
             queue.Empty: there was none in time.
         """
-        with self._urgent_only:
-            self._wait(self._urgent_only, timeout, others=False)
+        with self._lock:
+            if not self._urgent:
+                self._wait(self._urgent_only, timeout, others=False)
             return self._urgent.popleft()
 
     def _wait(self, news: threading.Condition, timeout: float | None, *, others: bool) -> None:
         end = None if timeout is None else time.monotonic() + timeout
-        while not (self._urgent or (others and self._others)):
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise Empty
-            news.wait(left)
+        self._waiting += 1
+        try:
+            while not (self._urgent or (others and self._others)):
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    raise Empty
+                news.wait(left)
+        finally:
+            self._waiting -= 1

@@ -11,20 +11,15 @@ class Line:
         self._others: OrderedDict[str, None] = OrderedDict()
 
     @property
-    def urgent(self) -> int:
-        """How many hosts stand there for urgent requests."""
-        return len(self._urgent)
-
-    @property
     def others(self) -> int:
         """How many hosts stand there for requests that are not urgent."""
         return len(self._others)
 
-    def place(self, host: str, *, urgent: bool, others: bool) -> None:
+    def place(self, host: str, urgent: bool, others: bool) -> None:
         """Say for what a host stands there: where it is already, or else at the end."""
         if urgent:
             self._urgent.setdefault(host)
-        else:
+        elif self._urgent:
             self._urgent.pop(host, None)
         if others:
             self._others.setdefault(host)

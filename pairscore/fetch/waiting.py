@@ -155,7 +155,7 @@ class HostQueues(Generic[T]):
             enough = self._runnable.others + self._asked >= room
             if (host := self._asking.next(urgent=enough)) is None:
                 break
-            self._asking.place(host, urgent=False, others=False)
+            self._asking.place(host, False, False)
             state = self._hosts[host]
             state.asked = min(state.waiting, _MOST_WANTED)
             self._asked += 1
@@ -257,18 +257,19 @@ class HostQueues(Generic[T]):
 
     def _place(self, host: str, state: _Host[T], now: float) -> None:
         """Put a host where it belongs."""
-        runs = bool(state.waiting and state.permits and state.begin <= now)
-        asks = bool(state.waiting and not state.permits and not state.asked)
-        now_asks = asks and state.again <= now
         urgent, others = bool(state.urgent), bool(state.others)
-        self._runnable.place(host, urgent=runs and urgent, others=runs and others)
-        self._asking.place(host, urgent=now_asks and urgent, others=now_asks and others)
-        state.pace.held(bool(state.waiting) and not runs and not now_asks, now)
+        waits = urgent or others
+        runs = waits and state.permits > 0 and state.begin <= now
+        asks = waits and not state.permits and not state.asked
+        now_asks = asks and state.again <= now
+        self._runnable.place(host, runs and urgent, runs and others)
+        self._asking.place(host, now_asks and urgent, now_asks and others)
+        state.pace.held(waits and not runs and not now_asks, now)
         if asks and not now_asks:
             self._wait(host, state, state.again)
-        elif state.waiting and state.permits and not runs:
+        elif waits and state.permits and not runs:
             self._wait(host, state, state.begin)
-        elif not state.waiting and (state.permits or not (state.in_flight or state.asked)):
+        elif not waits and (state.permits or not (state.in_flight or state.asked)):
             state.permits = 0
             self._telling[host] = None
 
