@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from queue import SimpleQueue
 
+from pairscore.lanes import Lanes
 from pairscore.pair import Outcome, Pair, Score
 from pairscore.settings import Settings
 from shared.service import end_process, run_service
@@ -26,7 +26,7 @@ class Instant:
 
     fingerprint = "instant"
 
-    def submit(self, _: Pair) -> Future[Outcome]:
+    def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:  # noqa: ARG002 - all are
         """The same score for all."""
         future: Future[Outcome] = Future()
         future.set_result(_SCORE)
@@ -43,13 +43,13 @@ class Sleepy:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._queue: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self._queue: Lanes[Future[Outcome]] = Lanes()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def submit(self, _: Pair) -> Future[Outcome]:
-        """Wait for the pairs before it, then sleep."""
+    def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:
+        """Wait for the pairs before it, an urgent one for urgent ones only, then sleep."""
         future: Future[Outcome] = Future()
-        self._queue.put(future)
+        self._queue.put(future, urgent=urgent)
         return future
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Sleepy:
     def _run(self) -> None:
         due = time.monotonic()
         while True:
-            future = self._queue.get()
+            future, _ = self._queue.get()
             due = max(due, time.monotonic() - 0.1) + self._seconds
             time.sleep(max(0.0, due - time.monotonic()))
             future.set_result(_SCORE)

@@ -145,7 +145,12 @@ class FetchSettings(BaseModel):
 
     model_config = GROUP
 
-    concurrency: int = Field(default=64, ge=1, le=4096, description="transfers in flight at once")
+    concurrency: int = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="transfers in flight at once; an eighth more, or 4, for urgent rows",
+    )
     per_host: int = Field(
         default=8,
         ge=1,

@@ -180,8 +180,8 @@ class WorkerOptions(BaseModel):
         default=8_192,
         ge=1,
         le=1_000_000,
-        description="rows in the scorer at once, at most; it has what it can do in 4 seconds, and "
-        "the others of the window wait, urgent ones first",
+        description="rows in the scorer at once, at most, and as many urgent ones, which overtake "
+        "them; it has what it can do in 4 seconds, and the others of the window wait",
     )
     window_bytes: int = Field(
         default=256_000_000, ge=1_000_000, description="of messages that are being worked on"

@@ -32,12 +32,14 @@ class Fetching:
             jitter=lambda: jitter,
         )
 
-    def start(self, url: str, known: Validators | None = None) -> Future[FetchResult]:
+    def start(
+        self, url: str, known: Validators | None = None, *, urgent: bool = False
+    ) -> Future[FetchResult]:
         """Begin to fetch; the body keeps its slot until the test says that it is consumed."""
         parsed = parse_url(url)
         future: Future[FetchResult] = Future()
         if isinstance(parsed, Url):
-            self.fetcher.fetch(parsed, future.set_result, known)
+            self.fetcher.fetch(parsed, future.set_result, known, urgent=urgent)
         else:
             future.set_result(parsed)
         return future

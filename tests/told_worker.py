@@ -32,7 +32,7 @@ class Told:
         if fault == "loading":
             _hang()
 
-    def submit(self, _: Pair) -> Future[Outcome]:
+    def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         if self._seconds is not None:
             timer = Timer(self._seconds, future.set_result, [SCORE])

@@ -41,11 +41,14 @@ class Told:
     def __init__(self, answer: Callable[[Pair], Outcome | None] = lambda _: SCORE) -> None:
         self.answer = answer
         self.seen: list[tuple[float, str]] = []
+        self.urgent: list[str] = []
         self.kept: list[Future[Outcome]] = []
         self._kept_of: dict[str, Future[Outcome]] = {}
 
-    def submit(self, pair: Pair) -> Future[Outcome]:
+    def submit(self, pair: Pair, *, urgent: bool = False) -> Future[Outcome]:
         self.seen.append((time.time(), pair.url))
+        if urgent:
+            self.urgent.append(pair.url)
         future: Future[Outcome] = Future()
         outcome = self.answer(pair)
         if outcome is None:

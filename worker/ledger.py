@@ -112,6 +112,11 @@ class Ledger(Generic[T]):
         state = self._states.get(partition)
         return 0 if state is None else len(state.ready) + len(state.rest)
 
+    def has_ready(self, partition: Partition) -> bool:
+        """Whether outcomes of a partition can be published."""
+        state = self._states.get(partition)
+        return state is not None and bool(state.ready)
+
     def is_current(self, record: Record[T]) -> bool:
         """Whether the record belongs to an assignment that has not ended."""
         state = self._states.get(record.partition)

@@ -48,6 +48,8 @@ _MS: Final = 1e-3
 _SHORTEST_POLL: Final = 0.02
 _LONGEST_POLL: Final = 0.1
 _POLL_SHARE: Final = 0.02  # of the time that what is in the scorer takes
+_URGENT_POLL: Final = 0.003  # what comes out of the scorer does not end a poll
+_URGENT_INTERVAL: Final = 0.02
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
 _MOST_BACKOFF: Final = 2.0
@@ -60,7 +62,7 @@ class Pace:
     """How much is taken, and when what is finished is published. Times are seconds.
 
     `window` rows or `window_bytes` fill the window; `rows` finished ones are published at once,
-    fewer after `interval`; `shutdown` is how long ending may take.
+    fewer after `interval`, urgent ones at once; `shutdown` is how long ending may take.
     """
 
     window: int
@@ -124,6 +126,7 @@ class Worker:
         self._clock = clock
         self._wall = wall
         self._published_at = clock()
+        self._hurried_at = self._published_at
         self._not_before = 0.0
         self._aborts = 0
         self._failing_since: float | None = None
@@ -171,8 +174,7 @@ class Worker:
             held=self._ledger.held,
             parked=lambda each: each in self._parking or self._offsets.waits(each),
         )
-        if self._is_due():
-            self._publish(PUBLISH_SECONDS)
+        self._publish_due(PUBLISH_SECONDS)
         self._offsets.renew()
         self._meter.show(
             self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
@@ -226,6 +228,8 @@ class Worker:
         """How long to wait for a record, in seconds, if none is there."""
         if not self._taken:
             return _LONGEST_POLL
+        if self._scoring.urgent_in_flight or self._urgent_ready():
+            return _URGENT_POLL
         share = self._scoring.seconds_left * _POLL_SHARE
         return min(_LONGEST_POLL, max(_SHORTEST_POLL, share))
 
@@ -254,13 +258,13 @@ class Worker:
         if isinstance(arrival, ToScore) and arrival.pair.job in self._cancelled:
             self._settle(record, arrival.pair, _CANCELLED)
         elif isinstance(arrival, ToScore):
-            task = Task(record, arrival.pair)
+            task = Task(record, arrival.pair, arrival.urgent)
             if arrival.due is not None and (
                 arrival.due > self._wall() or partition in self._parking
             ):
                 self._parking.put(partition, arrival.due, task, record.size)
             else:
-                self._scoring.put(task, urgent=arrival.urgent)
+                self._scoring.put(task)
         elif isinstance(arrival, Malformed):
             self._settle(record, arrival.pair, arrival.failure)
         else:
@@ -294,7 +298,7 @@ class Worker:
 
     def _hand_over(self) -> None:
         for task in self._parking.take(self._wall()):
-            self._scoring.put(task, urgent=False)
+            self._scoring.put(task)
         self._scoring.submit(self._is_wanted)
 
     def _is_wanted(self, task: Task) -> bool:
@@ -305,6 +309,24 @@ class Worker:
             return True
         self._settle(task.record, task.pair, _CANCELLED)
         return False
+
+    def _publish_due(self, seconds: float) -> None:
+        """Publish what is urgent, by itself so that it is soon done, and all if it is time."""
+        may = self._clock() >= max(self._not_before, self._hurried_at + _URGENT_INTERVAL)
+        if may and (urgent := self._urgent_ready()):
+            self._publish(seconds, only=urgent)
+            self._hurried_at = self._clock()
+            self._beat()
+        if self._is_due():
+            self._publish(seconds)
+
+    def _urgent_ready(self) -> list[Partition]:
+        """The partitions with urgent rows of which some can be published."""
+        return [
+            partition
+            for partition in self._ledger.partitions
+            if partition[0] == self._topics.interactive and self._ledger.has_ready(partition)
+        ]
 
     def _is_due(self) -> bool:
         now = self._clock()
@@ -325,8 +347,8 @@ class Worker:
         """
         plan = self._ledger.plan(self._pace.rows, limit_bytes=MOST_BYTES, only=only)
         if not plan:
-            self._published_at = self._clock()
             if only is None:
+                self._published_at = self._clock()
                 self._failing_since = None
             return True
         started = self._clock()
@@ -336,10 +358,13 @@ class Worker:
             self._put_off(error)
             return False
         self._ledger.confirm(plan)
-        self._aborts = 0
-        self._failing_since = None
-        self._published_at = self._clock()
-        self._meter.committed(plan, self._published_at - started)
+        now = self._clock()
+        self._meter.committed(plan, now - started)
+        # What some partitions could have says nothing of the others, whose time it is still.
+        if only is None:
+            self._aborts = 0
+            self._failing_since = None
+            self._published_at = now
         return True
 
     def _publish_all(self, partitions: Collection[Partition]) -> None:
@@ -374,8 +399,7 @@ class Worker:
         while self._scoring.in_flight and not deadline.passed:
             self._meter.beat()
             self._collect(min(0.1, deadline.left() or 0.001))
-            if self._is_due():
-                self._publish(max(LAST_SECONDS, deadline.left()))
+            self._publish_due(max(LAST_SECONDS, deadline.left()))
         last = Deadline(LAST_SECONDS, self._clock)
         while self._ledger.plan(1) and not last.passed:
             self._meter.beat()

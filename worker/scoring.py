@@ -35,8 +35,8 @@ class Scorer(Protocol):
         """Of what a similarity depends on."""
         ...
 
-    def submit(self, pair: Pair) -> Future[Outcome]:
-        """Begin to score a pair; never waits."""
+    def submit(self, pair: Pair, *, urgent: bool = False) -> Future[Outcome]:
+        """Begin to score a pair, an urgent one before all others; never waits."""
         ...
 
     def close(self) -> None:
@@ -46,19 +46,21 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A row to score and the record it came in."""
+    """A row to score, the record it came in, and whether it goes before those that are not."""
 
     record: Record[Publication]
     pair: PairMessage
+    urgent: bool = False
 
 
 class Scoring:
     """Keeps some rows in the scorer; the others wait here, urgent ones in front.
 
-    What is in the scorer can neither be overtaken nor taken back, when it turns out that a
-    partition has moved or the process is to end: so as many are there as it finishes in
-    `HORIZON` seconds, at least `least`, with which it can do its best, and at most `most`; those
-    that wait for slow hosts do not count, so that they hold up no others.
+    What is in the scorer cannot be taken back, when it turns out that a partition has moved or the
+    process is to end: so as many are there as it finishes in `HORIZON` seconds, at least `least`,
+    with which it can do its best, and at most `most`; those that wait for slow hosts do not count,
+    so that they hold up no others. There may be as many urgent ones beside them, which overtake
+    them there too.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Scoring:
         Args:
             scorer: what scores.
             least: rows that are in it at once, at least.
-            most: and at most.
+            most: and at most; and as many urgent ones.
             patience: how many seconds a row may be in it; None for any.
             held: how many rows in it wait for their hosts alone, and keep no other from its turn.
             clock: monotonic, in seconds.
@@ -97,11 +99,17 @@ class Scoring:
         self._others: deque[Task] = deque()
         self._finished: Inbox[tuple[Task, Future[Outcome]]] = Inbox()
         self._submitted: dict[Task, float] = {}
+        self._urgent_submitted = 0
 
     @property
     def in_flight(self) -> int:
         """How many rows are in the scorer, or have come out and were not collected."""
         return len(self._submitted)
+
+    @property
+    def urgent_in_flight(self) -> int:
+        """How many of them are urgent."""
+        return self._urgent_submitted
 
     @property
     def seconds_left(self) -> float:
@@ -128,19 +136,18 @@ class Scoring:
         """How many rows are still to be handed over."""
         return len(self._urgent) + len(self._others)
 
-    def put(self, task: Task, *, urgent: bool) -> None:
+    def put(self, task: Task) -> None:
         """Take a row."""
-        (self._urgent if urgent else self._others).append(task)
+        (self._urgent if task.urgent else self._others).append(task)
 
     def submit(self, is_wanted: Callable[[Task], bool]) -> None:
         """Hand over as many rows as there is room for; those that are not wanted are dropped."""
         self._measure()
         room = min(self._limit + self._held(), self._most)
-        for queue in (self._urgent, self._others):
-            while queue and len(self._submitted) < room:
-                task = queue.popleft()
-                if is_wanted(task):
-                    self._submit(task)
+        while self._urgent and self._urgent_submitted < room:
+            self._submit(self._urgent.popleft(), is_wanted)
+        while self._others and len(self._submitted) - self._urgent_submitted < room:
+            self._submit(self._others.popleft(), is_wanted)
 
     def drop_waiting(self) -> None:
         """Forget the rows that were not handed over."""
@@ -160,6 +167,7 @@ class Scoring:
                 )
                 seconds = 0.0
                 del self._submitted[task]
+                self._urgent_submitted -= task.urgent
                 self._counted += 1
                 yield task, future.result()
         except Empty:
@@ -175,7 +183,11 @@ class Scoring:
             self._measured_at += seconds
             self._counted = 0
 
-    def _submit(self, task: Task) -> None:
+    def _submit(self, task: Task, is_wanted: Callable[[Task], bool]) -> None:
+        if not is_wanted(task):
+            return
         self._submitted[task] = self._awake
-        future = self._scorer.submit(Pair(task.pair.url, task.pair.caption))
+        self._urgent_submitted += task.urgent
+        pair = Pair(task.pair.url, task.pair.caption)
+        future = self._scorer.submit(pair, urgent=task.urgent)
         future.add_done_callback(lambda done: self._finished.put((task, done)))

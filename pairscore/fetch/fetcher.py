@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final
 
-from pairscore.fetch.descriptors import provide_descriptors
+from pairscore.fetch.descriptors import provide_descriptors, urgent_slots
 from pairscore.fetch.gate import Gate
 from pairscore.fetch.request import (
     Fetched,
@@ -58,7 +58,8 @@ class Fetcher:
     A request takes a slot (there are `settings.concurrency`) when it starts and keeps it until its
     body has been `consumed`, so that bodies do not pile up behind a slow consumer. A request that
     waits for its next attempt, or for its host, takes none. No request starts while bodies of over
-    `settings.buffer_bytes` bytes wait.
+    `settings.buffer_bytes` bytes wait. Urgent requests go first, and have some slots beside those,
+    whatever waits.
 
     Hosts are asked as often as `budgets` allow, those of this process alone by default; they are
     closed with the fetcher. A request does not wait for a host that is to be left alone for longer
@@ -85,6 +86,7 @@ class Fetcher:
     ) -> None:
         provide_descriptors(settings.concurrency)
         self._settings = settings
+        self._most_slots = settings.concurrency + urgent_slots(settings.concurrency)
         self._clock = clock
         self._wall = wall
         self._jitter = jitter
@@ -116,7 +118,12 @@ class Fetcher:
         self._thread.start()
 
     def fetch(
-        self, url: Url, done: Callable[[FetchResult], None], known: Validators | None = None
+        self,
+        url: Url,
+        done: Callable[[FetchResult], None],
+        known: Validators | None = None,
+        *,
+        urgent: bool = False,
     ) -> None:
         """Fetch `url` and call `done` from the fetch thread, where it must neither block nor raise.
 
@@ -125,8 +132,11 @@ class Fetcher:
         With `known`, `known.url` is asked for a body only if it has changed since, whether it is
         `url` or where that leads; nothing else is told of it. `NotModified` is the result if it has
         not, which keeps no slot: there is nothing to hand to `consumed`.
+
+        One that is `urgent` does not wait for those that are not; hosts are asked no more often for
+        it.
         """
-        self._inbox.requests.append(Request(url, done, known))
+        self._inbox.requests.append(Request(url, done, known, urgent=urgent))
         self._transfers.wake()
 
     def consumed(self, fetched: Fetched) -> None:
@@ -174,13 +184,13 @@ class Fetcher:
             self._wait_for_turn(heapq.heappop(self._later)[2])
 
     def _make_gate(self) -> Gate:
-        def ask(url: Url, learn: Callable[[FetchResult], None]) -> None:
+        def ask(url: Url, learn: Callable[[FetchResult], None], urgent: bool) -> None:
             def done(result: FetchResult) -> None:
                 if isinstance(result, Fetched):
                     self.consumed(result)
                 learn(result)
 
-            self._turns.wait(Request(url, done, is_robots=True))
+            self._turns.wait(Request(url, done, is_robots=True, urgent=urgent))
 
         return Gate(self._settings.user_agent, ask=ask, go=self._turns.wait, clock=self._clock)
 
@@ -203,12 +213,21 @@ class Fetcher:
             started = False
             # As many again, so that hosts which have been granted much do not keep others waiting.
             self._turns.ask(2 * self._settings.concurrency if self._has_room() else 0)
-            while self._has_room() and (request := self._turns.take()) is not None:
+            while (request := self._next()) is not None:
                 self._transfers.start(request)
                 started = True
 
+    def _next(self) -> Request | None:
+        if self._has_room():
+            return self._turns.take()
+        return self._turns.take(urgent=True) if self._taken < self._most_slots else None
+
+    @property
+    def _taken(self) -> int:
+        return len(self._transfers) + self._unconsumed
+
     def _has_room(self) -> bool:
-        slots = self._settings.concurrency - len(self._transfers) - self._unconsumed
+        slots = self._settings.concurrency - self._taken
         return slots > 0 and self._buffered < self._settings.buffer_bytes
 
     def _end(self, transfer: Transfer, request: Request, code: int, message: str) -> None:

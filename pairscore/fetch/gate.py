@@ -22,11 +22,11 @@ class Gate:
         self,
         user_agent: str | None,
         *,
-        ask: Callable[[Url, Callable[[FetchResult], None]], None],
+        ask: Callable[[Url, Callable[[FetchResult], None], bool], None],
         go: Callable[[Request, float], None],
         clock: Callable[[], float],
     ) -> None:
-        """`ask` fetches a robots.txt; `go` lets a request on, one of so many seconds."""
+        """`ask` fetches a robots.txt, urgently or not; `go` lets a request on, one of so many s."""
         self._agent: Final = product_token(user_agent)
         self._cache = RobotsCache(self._agent)
         self._ask = ask
@@ -59,7 +59,9 @@ class Gate:
         waiting = self._parked.setdefault(origin_of(target), [])
         waiting.append(request)
         if len(waiting) == 1:
-            self._ask(robots_url(target), lambda result: self._learned(target, result))
+            self._ask(
+                robots_url(target), lambda result: self._learned(target, result), request.urgent
+            )
 
     def _learned(self, url: Url, result: FetchResult) -> None:
         now = self._clock()

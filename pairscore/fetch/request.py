@@ -115,6 +115,7 @@ class Request:
     `target` is what to ask for now: `url`, or where it has led. `known` is what was said earlier by
     one of these. `attempts` counts this one; `seconds` is how long it has taken so far, without the
     waiting for turns. `is_robots` says that it is for a robots.txt, which none is asked about.
+    Those that are `urgent` go first.
     """
 
     __slots__ = (
@@ -126,6 +127,7 @@ class Request:
         "known",
         "seconds",
         "target",
+        "urgent",
         "url",
     )
 
@@ -136,11 +138,13 @@ class Request:
         known: Validators | None = None,
         *,
         is_robots: bool = False,
+        urgent: bool = False,
     ) -> None:
         self.url = url
         self.done = done
         self.known = known
         self.is_robots = is_robots
+        self.urgent = urgent
         self.target = url
         self.attempts = 1
         self.seconds = 0.0

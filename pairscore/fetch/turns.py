@@ -53,9 +53,11 @@ class Turns:
         One whose turn would not come in time is let go at once.
         """
         host, limit, now = _host_of(request), self._settings.queue_timeout, self._clock()
-        backlog = None if limit is None else self._queues.backlog(host, limit, now)
+        urgent, backlog = request.urgent, None
+        if limit is not None:
+            backlog = self._queues.backlog(host, limit, now, urgent=urgent)
         if backlog is None:
-            self._queues.put(host, request, now, delay)
+            self._queues.put(host, request, now, delay, urgent=urgent)
         else:
             self._queues.lets_go(host)
             self._let_go(Hold.SLOW, request, too_slow(host, backlog))
@@ -63,7 +65,7 @@ class Turns:
     def ask(self, room: int) -> None:
         """Ask budgets about some hosts, tell them the news, and take what they say.
 
-        So many that about `room` may be asked.
+        So many that about `room` may be asked, and all that an urgent request waits for.
         """
         while self._granted:
             self._take_grant(*self._granted.popleft())
@@ -73,9 +75,12 @@ class Turns:
             for question, grant in zip(questions, grants, strict=True):
                 self._take_grant(question, grant)
 
-    def take(self) -> Request | None:
-        """The next request whose host may be asked now; None if there is none."""
-        taken = self._queues.take(self._clock())
+    def take(self, *, urgent: bool = False) -> Request | None:
+        """The next request whose host may be asked now; None if there is none.
+
+        With `urgent`, only an urgent one.
+        """
+        taken = self._queues.take(self._clock(), urgent=urgent)
         if taken is None:
             return None
         request, waited = taken

@@ -4,12 +4,13 @@ Pure bookkeeping without threads or a clock; the fetch thread owns it. Times are
 """
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Generic, TypeVar
 
+from pairscore.fetch.line import Line
 from pairscore.fetch.pace import Pace
 from pairscore.politeness import Grant, Question
 from pairscore.politeness.budget import SECOND
@@ -44,7 +45,8 @@ class _Host(Generic[T]):
     began to.
     """
 
-    waiting: deque[tuple[T, float]] = field(default_factory=deque)
+    urgent: deque[tuple[T, float]] = field(default_factory=deque)
+    others: deque[tuple[T, float]] = field(default_factory=deque)
     pace: Pace = field(default_factory=Pace)
     in_flight: int = 0
     permits: int = 0
@@ -61,6 +63,10 @@ class _Host(Generic[T]):
     delay: float = 0.0
 
     @property
+    def waiting(self) -> int:
+        return len(self.urgent) + len(self.others)
+
+    @property
     def has_news(self) -> bool:
         return bool(self.failures or self.answered or self.close)
 
@@ -68,15 +74,17 @@ class _Host(Generic[T]):
 class HostQueues(Generic[T]):
     """Requests by host, first in first out within a host and round robin between hosts.
 
+    Of a host, and of all hosts, the urgent ones come first; a host's budget holds for them too.
+
     A host whose request waits is in one of four places: it may be asked now, it waits for a time,
     its budget is to be asked, or is being asked.
     """
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host[T]] = {}
-        self._runnable: OrderedDict[str, None] = OrderedDict()
+        self._runnable = Line()
         self._times: list[tuple[float, int, str]] = []
-        self._asking: OrderedDict[str, None] = OrderedDict()
+        self._asking = Line()
         self._asked = 0
         self._telling: dict[str, None] = {}
         self._order = count()
@@ -86,8 +94,10 @@ class HostQueues(Generic[T]):
         """How many hosts have requests that wait or are in flight."""
         return len(self._hosts)
 
-    def put(self, host: str, item: T, now: float, delay: float = 0.0) -> None:
-        """Add a request to the end of its host's queue.
+    def put(
+        self, host: str, item: T, now: float, delay: float = 0.0, *, urgent: bool = False
+    ) -> None:
+        """Add a request to the end of its host's queue, or of the urgent ones in it.
 
         `delay` is for how many seconds the host wants not to be asked again, if that is longer than
         its budget's interval.
@@ -98,20 +108,21 @@ class HostQueues(Generic[T]):
         if not state.waiting:
             state.pace = Pace()
         state.delay = max(state.delay, delay)
-        state.waiting.append((item, state.pace.clock(now)))
-        if len(state.waiting) == 1:
+        queue = state.urgent if urgent else state.others
+        queue.append((item, state.pace.clock(now)))
+        if len(queue) == 1:
             self._place(host, state, now)
 
-    def backlog(self, host: str, limit: float, now: float) -> float | None:
+    def backlog(self, host: str, limit: float, now: float, *, urgent: bool = False) -> float | None:
         """How long it takes for all that has waited for a host of late, in seconds.
 
         None if the next request need not wait for it for longer than `limit`, or if that cannot be
-        told yet.
+        told yet. An urgent one waits for urgent ones only.
         """
         state = self._hosts.get(host)
         if state is None or not state.pace.is_held or state.pace.clock(now) < limit / _TELLING:
             return None
-        waiting, pace = len(state.waiting), state.pace
+        waiting, pace = len(state.urgent) if urgent else state.waiting, state.pace
         if pace.seconds(waiting, now) <= limit:
             return None
         return pace.seconds(waiting + pace.let_go, now)
@@ -125,22 +136,28 @@ class HostQueues(Generic[T]):
     @property
     def held(self) -> int:
         """How many requests wait for nothing but their hosts."""
-        return sum(len(state.waiting) for state in self._hosts.values() if state.pace.is_held)
+        return sum(state.waiting for state in self._hosts.values() if state.pace.is_held)
 
     def questions(self, room: int, now: float) -> list[Question]:
-        """What to ask of budgets, so that about `room` hosts may be asked, and to tell them."""
+        """What to ask of budgets, so that about `room` hosts may be asked, and to tell them.
+
+        Those of urgent requests are asked in any case.
+        """
         while self._times and self._times[0][0] <= now:
-            time, _, host = heapq.heappop(self._times)
-            due = self._hosts.get(host)
+            time, _, name = heapq.heappop(self._times)
+            due = self._hosts.get(name)
             if due is not None and due.timed == time:
                 due.timed = None
-                self._place(host, due, now)
+                self._place(name, due, now)
         questions = [question for host in self._telling if (question := self._tell(host))]
         self._telling.clear()
-        while self._asking and len(self._runnable) + self._asked < room:
-            host, _ = self._asking.popitem(last=False)
+        while True:
+            enough = self._runnable.others + self._asked >= room
+            if (host := self._asking.next(urgent=enough)) is None:
+                break
+            self._asking.place(host, False, False)
             state = self._hosts[host]
-            state.asked = min(len(state.waiting), _MOST_WANTED)
+            state.asked = min(state.waiting, _MOST_WANTED)
             self._asked += 1
             state.pace.held(True, now)
             questions.append(_question(host, state, state.asked, state.in_flight))
@@ -165,13 +182,13 @@ class HostQueues(Generic[T]):
             state.void, state.permits, state.again = False, 0, now
         self._place(question.host, state, now)
 
-    def take(self, now: float) -> tuple[T, float] | None:
+    def take(self, now: float, *, urgent: bool = False) -> tuple[T, float] | None:
         """The next request, which counts against its host until `finished`; None if none may.
 
-        With it comes for how many seconds it has waited for its host.
+        With it comes for how many seconds it has waited for its host. With `urgent`, only an urgent
+        one.
         """
-        while self._runnable:
-            host, _ = self._runnable.popitem(last=False)
+        while (host := self._runnable.next(urgent=urgent)) is not None:
             state = self._hosts[host]
             if now - state.begin <= _STALE_SECONDS:
                 return self._take(host, state, now)
@@ -181,7 +198,7 @@ class HostQueues(Generic[T]):
         return None
 
     def _take(self, host: str, state: _Host[T], now: float) -> tuple[T, float]:
-        item, began = state.waiting.popleft()
+        item, began = (state.urgent or state.others).popleft()
         waited = state.pace.clock(now) - began
         state.in_flight += 1
         state.permits -= 1
@@ -211,18 +228,23 @@ class HostQueues(Generic[T]):
         """Give and forget what waits for a host; what comes next asks anew."""
         state = self._hosts[host]
         state.again = now
-        items = [item for item, _ in state.waiting]
-        state.waiting.clear()
+        items = [item for item, _ in (*state.urgent, *state.others)]
+        state.urgent.clear()
+        state.others.clear()
         self._place(host, state, now)
         return items
 
     def expire(self, limit: float, now: float) -> Iterator[tuple[str, T]]:
         """Give and forget what has waited for its host for longer than `limit` seconds."""
         for host, state in list(self._hosts.items()):
-            oldest = state.pace.clock(now) - limit
-            if state.pace.is_held and state.waiting and state.waiting[0][1] < oldest:
-                while state.waiting and state.waiting[0][1] < oldest:
-                    yield host, state.waiting.popleft()[0]
+            if not state.pace.is_held:
+                continue
+            oldest, expired = state.pace.clock(now) - limit, False
+            for queue in (state.urgent, state.others):
+                while queue and queue[0][1] < oldest:
+                    yield host, queue.popleft()[0]
+                    expired = True
+            if expired:
                 self._place(host, state, now)
 
     def next_time(self) -> float | None:
@@ -235,22 +257,19 @@ class HostQueues(Generic[T]):
 
     def _place(self, host: str, state: _Host[T], now: float) -> None:
         """Put a host where it belongs."""
-        runs = bool(state.waiting and state.permits and state.begin <= now)
-        asks = bool(state.waiting and not state.permits and not state.asked)
-        if runs:
-            self._runnable.setdefault(host)
-        else:
-            self._runnable.pop(host, None)
-        if asks and state.again <= now:
-            self._asking.setdefault(host)
-        else:
-            self._asking.pop(host, None)
-        state.pace.held(bool(state.waiting) and not runs and host not in self._asking, now)
-        if asks and state.again > now:
+        urgent, others = bool(state.urgent), bool(state.others)
+        waits = urgent or others
+        runs = waits and state.permits > 0 and state.begin <= now
+        asks = waits and not state.permits and not state.asked
+        now_asks = asks and state.again <= now
+        self._runnable.place(host, runs and urgent, runs and others)
+        self._asking.place(host, now_asks and urgent, now_asks and others)
+        state.pace.held(waits and not runs and not now_asks, now)
+        if asks and not now_asks:
             self._wait(host, state, state.again)
-        elif state.waiting and state.permits and not runs:
+        elif waits and state.permits and not runs:
             self._wait(host, state, state.begin)
-        elif not state.waiting and (state.permits or not (state.in_flight or state.asked)):
+        elif not waits and (state.permits or not (state.in_flight or state.asked)):
             state.permits = 0
             self._telling[host] = None
 

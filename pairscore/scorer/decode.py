@@ -5,18 +5,20 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import Final, Protocol
 
 from pairscore.clip.preprocessing import Preprocessing
 from pairscore.fetch import Fetched
 from pairscore.image import Preprocessor, configure_thread, decode
+from pairscore.lanes import Lanes
 from pairscore.pair import Failure, Reason
 from pairscore.scorer.in_flight import InFlight
+from pairscore.scorer.slots import Slots
 from pairscore.scorer.work import ContentWork, Pixels, Row, UrlWork
 
 _log = logging.getLogger("pairscore.scorer")
 _PATIENCE: Final = 0.5
+_URGENT: Final = "urgent"
 
 
 class PixelDecoder(Protocol):
@@ -47,12 +49,13 @@ class ModelDecoder:
 
 
 class DecodeStage:
-    """`threads` threads between the fetcher and the encode stage.
+    """`threads` threads between the fetcher and the encode stage, and one for urgent bodies alone.
 
     `slots` bounds the images that are decoded and not yet encoded: a thread waits for one before it
-    hands an image on. `claim` is asked about each image before it is decoded; where it takes one,
-    it gives it back if that is to be decoded after all. A defect in one image is that image's
-    `internal` failure, logged with its traceback; a defect outside is handed to `on_crash`.
+    hands an image on. Urgent bodies go first; their thread is there for when all others wait.
+    `claim` is asked about each image before it is decoded; where it takes one, it gives it back if
+    that is to be decoded after all. A defect in one image is that image's `internal` failure,
+    logged with its traceback; a defect outside is handed to `on_crash`.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class DecodeStage:
         *,
         decoder: PixelDecoder,
         in_flight: InFlight,
-        slots: threading.Semaphore,
+        slots: Slots,
         consumed: Callable[[Fetched], None],
         claim: Callable[[ContentWork, Fetched], bool],
         hand_on: Callable[[ContentWork | list[Row]], None],
@@ -76,30 +79,35 @@ class DecodeStage:
         self._on_crash = on_crash
         self._stopping = False
         # As long as the fetcher has slots: a body keeps its own until it is consumed.
-        self._queue: SimpleQueue[tuple[UrlWork | ContentWork, Fetched] | None] = SimpleQueue()
+        self._queue: Lanes[tuple[UrlWork | ContentWork, Fetched] | None] = Lanes()
         self._threads = [
-            threading.Thread(target=self._run, name=f"pairscore-decode-{number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(
+                target=self._run, args=(name,), name=f"pairscore-decode-{name}", daemon=True
+            )
+            for name in (*map(str, range(threads)), _URGENT)
         ]
         for thread in self._threads:
             thread.start()
 
     def put(self, work: UrlWork | ContentWork, fetched: Fetched) -> None:
         """Take the body of a URL, or of an image that was claimed; never waits."""
-        self._queue.put((work, fetched))
+        self._queue.put((work, fetched), urgent=work.urgent)
 
     def close(self) -> None:
         """End the threads; what has not been decoded is dropped."""
         self._stopping = True
         for _ in self._threads:
-            self._queue.put(None)
+            self._queue.put(None, urgent=True)
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def _run(self) -> None:
+    def _run(self, name: str) -> None:
         try:
             self._decoder.configure_thread()
-            while not self._stopping and (item := self._queue.get()) is not None:
+            while not self._stopping:
+                item = self._queue.get_urgent() if name == _URGENT else self._queue.get()[0]
+                if item is None:
+                    break
                 self._take(*item)
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
@@ -127,7 +135,7 @@ class DecodeStage:
             self._in_flight.settle(self._in_flight.failed(content, failure))
             return
         content.pixels = pixels
-        while not self._slots.acquire(timeout=_PATIENCE):
+        while not self._slots.take(content, _PATIENCE):
             if self._stopping:
                 return
         self._hand_on(content)

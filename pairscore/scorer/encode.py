@@ -13,9 +13,10 @@ import numpy as np
 from pairscore.cache import Cache, CaptionEntry
 from pairscore.cache.stats import Kind
 from pairscore.clip import ClipModel
-from pairscore.inbox import Inbox
+from pairscore.lanes import Lanes
 from pairscore.pair import Failure, Outcome, Reason, Score
 from pairscore.scorer.in_flight import InFlight
+from pairscore.scorer.slots import Slots
 from pairscore.scorer.work import ContentWork, Row
 
 _MAX_ROWS: Final = 1024
@@ -33,12 +34,16 @@ class _Batch:
         else:
             self.rows += item
 
+    def __bool__(self) -> bool:
+        return bool(self.images or self.rows)
+
 
 class EncodeStage:
     """One thread in front of the model.
 
     A batch is what has come in meanwhile, up to `batch_size` images; while more are on their way it
-    waits up to 10 ms for them, so that the model is not fed one by one.
+    waits up to 10 ms for them, so that the model is not fed one by one. What is urgent is not
+    waited with, and has batches of its own, which overtake one that waits for more.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class EncodeStage:
         batch_size: int,
         in_flight: InFlight,
         cache: Cache,
-        slots: threading.Semaphore,
+        slots: Slots,
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._model = model
@@ -59,19 +64,22 @@ class EncodeStage:
         self._on_crash = on_crash
         # Images are bounded by `slots`, rows whose image is known by the window of who submits
         # them.
-        self._queue: Inbox[ContentWork | list[Row] | None] = Inbox()
+        self._queue: Lanes[ContentWork | list[Row] | None] = Lanes()
+        self._begun = _Batch()
+        self._due = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pairscore-encode", daemon=True)
         self._thread.start()
 
     def put(self, item: ContentWork | list[Row]) -> None:
         """Take a decoded image, or rows whose image is known; never waits."""
-        self._queue.put(item)
+        urgent = item.urgent if isinstance(item, ContentWork) else any(r.urgent for r in item)
+        self._queue.put(item, urgent=urgent)
 
     def close(self) -> None:
         """End the thread after the batch it is at; what has not begun is dropped."""
         self._stopping = True
-        self._queue.put(None)
+        self._queue.put(None, urgent=True)
         self._thread.join(timeout=60)
 
     def _run(self) -> None:
@@ -83,22 +91,46 @@ class EncodeStage:
             self._on_crash(error)
 
     def _next_batch(self) -> _Batch | None:
-        batch = _Batch()
-        item = self._queue.get()
-        deadline = time.monotonic() + _LINGER
-        while item is not None and not self._stopping:
-            batch.add(item)
-            if len(batch.images) >= self._batch_size or len(batch.rows) >= _MAX_ROWS:
-                return batch
+        while not self._stopping:
             try:
-                item = self._queue.get(timeout=self._patience(batch, deadline))
+                item, urgent = self._queue.get(timeout=self._patience())
             except queue.Empty:
-                return batch
+                return self._take_begun()
+            if item is None:
+                break
+            if urgent:
+                return self._of_urgent(item)
+            if not self._begun:
+                self._due = time.monotonic() + _LINGER
+            self._begun.add(item)
+            if self._is_full(self._begun):
+                return self._take_begun()
         return None
 
-    def _patience(self, batch: _Batch, deadline: float) -> float:
-        expected = self._in_flight.waiting() > len(batch.images)
-        return max(0.0, deadline - time.monotonic()) if expected else 0.0
+    def _of_urgent(self, first: ContentWork | list[Row]) -> _Batch:
+        batch = _Batch()
+        batch.add(first)
+        while not self._is_full(batch):
+            try:
+                item = self._queue.get_urgent(timeout=0.0)
+            except queue.Empty:
+                break
+            if item is not None:
+                batch.add(item)
+        return batch
+
+    def _take_begun(self) -> _Batch:
+        batch, self._begun = self._begun, _Batch()
+        return batch
+
+    def _is_full(self, batch: _Batch) -> bool:
+        return len(batch.images) >= self._batch_size or len(batch.rows) >= _MAX_ROWS
+
+    def _patience(self) -> float | None:
+        if not self._begun:
+            return None
+        expected = self._in_flight.waiting() > len(self._begun.images)
+        return max(0.0, self._due - time.monotonic()) if expected else 0.0
 
     def _score(self, batch: _Batch) -> None:
         rows = self._encode_images(batch.images) + batch.rows
@@ -113,7 +145,7 @@ class EncodeStage:
         embeddings = self._model.embed_images(pixels)
         for image in images:
             image.pixels = None
-            self._slots.release()
+            self._slots.give_back(image)
         rows = []
         for image, row in zip(images, embeddings, strict=True):
             # A row of the batch's array would keep the whole of it in memory while it is cached.

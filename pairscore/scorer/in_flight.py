@@ -84,7 +84,7 @@ class InFlight:
         with self._lock:
             work = self._urls.get(url)
             if work is not None:
-                work.rows.append(row)
+                work.join(row)
                 return None
             entry, image = self._cache.url(url), None
             if found is not None and (entry is None or found[0].fresh_until >= entry.fresh_until):
@@ -100,7 +100,7 @@ class InFlight:
             self._cache.count(Kind.URL, hits=fresh, misses=not fresh)
             if isinstance(entry, NegativeEntry) and fresh:
                 return replace(entry.failure, attempts=0)
-            work = UrlWork(row.url, [row])
+            work = UrlWork.of(row)
             if isinstance(entry, UrlEntry) and entry.can_be_validated and image is not None:
                 work.earlier = (entry, image)
             self._urls[url] = work

@@ -11,7 +11,7 @@ from typing import Final
 from pairscore.cache import Cache, Embedding
 from pairscore.cache.shared import MOST_AT_ONCE, NOTHING, FoundUrl, SharedCache
 from pairscore.fetch import Fetched
-from pairscore.inbox import Inbox
+from pairscore.lanes import Lanes
 from pairscore.scorer.in_flight import InFlight
 from pairscore.scorer.work import ContentWork, Row
 
@@ -35,6 +35,7 @@ class LookUpStage:
 
     Rows and images that the cache does not know, or does not answer for, go on as they would
     without. An image that somebody else is about to embed waits for that, `CLAIM_SECONDS` at most.
+    What is urgent is asked for first.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class LookUpStage:
         self._on_crash = on_crash
         self._clock = clock
         # Bounded by the window of who submits rows, and by the fetcher's slots.
-        self._queue: Inbox[Row | _Claim | None] = Inbox()
+        self._queue: Lanes[Row | _Claim | None] = Lanes()
         # With when each is to be asked for again, the first one first.
         self._others: deque[tuple[float, _Claim]] = deque()
         self._stopping = False
@@ -73,13 +74,14 @@ class LookUpStage:
 
     def put(self, row: Row) -> None:
         """Take a row, of which something is not known here; never waits."""
-        self._queue.put(row)
+        self._queue.put(row, urgent=row.urgent)
 
     def claim(self, content: ContentWork, fetched: Fetched) -> bool:
         """Take an image; never waits."""
         if not self._shared.available:
             return False
-        self._queue.put(_Claim(content, fetched, self._clock() + CLAIM_SECONDS))
+        claim = _Claim(content, fetched, self._clock() + CLAIM_SECONDS)
+        self._queue.put(claim, urgent=content.urgent)
         return True
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class LookUpStage:
         claims: list[_Claim] = []
         patience = max(0.0, self._others[0][0] - self._clock()) if self._others else None
         try:
-            item = self._queue.get(timeout=patience)
+            item, _ = self._queue.get(timeout=patience)
             while item is not None:
                 if isinstance(item, _Claim):
                     claims.append(item)
@@ -114,7 +116,7 @@ class LookUpStage:
                     rows.append(item)
                 if len(rows) >= MOST_AT_ONCE or len(claims) >= MOST_AT_ONCE:
                     break
-                item = self._queue.get_nowait()
+                item, _ = self._queue.get(timeout=0.0)
         except Empty:
             pass
         now = self._clock()

@@ -29,6 +29,7 @@ from pairscore.scorer.encode import EncodeStage
 from pairscore.scorer.in_flight import InFlight
 from pairscore.scorer.lookup import LookUpStage
 from pairscore.scorer.promise import Promise
+from pairscore.scorer.slots import Slots
 from pairscore.scorer.work import ContentWork, Row, UrlWork
 from pairscore.settings import Settings, load_settings
 
@@ -85,7 +86,7 @@ class Scorer:
             opened.pop_all()
         batch_size = self._settings.batch_size or self._model.batch_size
         threads = self._settings.image.threads or min(8, clip.available_cores())
-        slots = threading.Semaphore(2 * batch_size)
+        slots = Slots(2 * batch_size)
         self._encode = EncodeStage(
             model=self._model,
             batch_size=batch_size,
@@ -131,8 +132,8 @@ class Scorer:
         """The model in use."""
         return self._model
 
-    def submit(self, pair: Pair | tuple[str, str]) -> Future[Outcome]:
-        """Begin to score a (url, caption) pair.
+    def submit(self, pair: Pair | tuple[str, str], *, urgent: bool = False) -> Future[Outcome]:
+        """Begin to score a (url, caption) pair; one that is urgent overtakes those that are not.
 
         The future's callbacks run in a stage's thread and must be quick.
 
@@ -142,7 +143,7 @@ class Scorer:
         future: Future[Outcome] = Future()
         # Work is shared between rows, so that one row's future cannot cancel it.
         future.set_running_or_notify_cancel()
-        self._take(pair, future)
+        self._take(pair, future, urgent=urgent)
         return future
 
     def score_pairs(
@@ -201,7 +202,13 @@ class Scorer:
             on_crash=self._crash,
         )
 
-    def _take(self, pair: Pair | tuple[str, str], future: Future[Outcome] | Promise) -> None:
+    def _take(
+        self,
+        pair: Pair | tuple[str, str],
+        future: Future[Outcome] | Promise,
+        *,
+        urgent: bool = False,
+    ) -> None:
         if self._stopped is not None:
             raise self._stopped
         if not isinstance(pair, Pair):
@@ -212,7 +219,7 @@ class Scorer:
         elif not pair.caption.strip():
             future.set_result(Failure(Reason.EMPTY_CAPTION))
         else:
-            row = Row(url, pair.caption, future)
+            row = Row(url, pair.caption, future, urgent)
             self._in_flight.enter(row)
             self._start(row)
             # A stage that died after the check above has abandoned the rows of that moment only.
@@ -234,7 +241,9 @@ class Scorer:
         if isinstance(admitted, UrlWork):
             work = admitted
             known = None if work.earlier is None else _validators(work.earlier[0])
-            self._fetcher.fetch(work.url, lambda result: self._fetched(work, result), known)
+            self._fetcher.fetch(
+                work.url, lambda result: self._fetched(work, result), known, urgent=work.urgent
+            )
         elif isinstance(admitted, Row):
             self._encode.put([row])
         elif isinstance(admitted, Failure):

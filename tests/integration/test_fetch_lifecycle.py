@@ -162,8 +162,8 @@ with HostileServer() as server:
 @pytest.mark.parametrize(
     ("soft", "hard", "said"),
     [
-        ("48", "4096", "256 b'x'"),
-        ("48", "200", "64 downloads at once need 256 open files, and this process may have 200"),
+        ("48", "4096", "272 b'x'"),
+        ("48", "200", "64 downloads at once need 272 open files, and this process may have 200"),
         # None left, and one left of the two that it takes.
         ("0", "0", "internal: no file descriptor left; lower --concurrency or raise `ulimit -n` 2"),
         ("0", "1", "internal: no file descriptor left; lower --concurrency or raise `ulimit -n` 2"),

@@ -245,6 +245,54 @@ def test_nothing_is_asked_for_while_too_many_bytes_wait(server):
         results(futures)
 
 
+def test_an_urgent_request_waits_neither_for_slots_nor_for_bytes_wherever_it_is_led(server):
+    urls = [server.on(f"/{n}", reply(200, b"x" * 1000)) for n in range(6)]
+    again = server.on("/again", reply(503), reply(200, b"urgent"))
+    with Fetching(concurrency=3, buffer_bytes=2500) as fetching:
+        taken = fetched([fetching.start(url) for url in urls[:3]])  # of either there is no more
+        waiting = [fetching.start(url) for url in urls[3:]]
+        urgent = fetching.start(server.on("/moved", redirect(again)), urgent=True)
+        assert [each.body for each in fetched([urgent])] == [b"urgent"]
+        assert server.hits() == 7
+        fetching.consume(*waiting, urgent)
+        for each in taken:
+            fetching.fetcher.consumed(each)
+        results(waiting)
+
+
+def test_urgent_requests_have_a_few_slots_of_their_own_and_go_first(server):
+    gate = server.gate()
+    with Fetching(concurrency=2, per_host=20) as fetching:
+        first = [fetching.start(server.on(f"/{n}", behind(gate, reply(404)))) for n in range(2)]
+        wait_until(lambda: server.hits() == 2)
+        bulk = [fetching.start(server.on(f"/bulk{n}", reply(404))) for n in range(20)]
+        urgent = [
+            fetching.start(server.on(f"/urgent{n}", behind(gate, reply(404))), urgent=True)
+            for n in range(6)
+        ]
+        wait_until(lambda: server.hits() == 6)
+        assert not happens(lambda: server.hits() > 6)
+        ahead: list[object] = []
+        for each in urgent:
+            each.add_done_callback(lambda _: ahead.extend(f for f in bulk if f.done()))
+        gate.set()
+        results([*first, *urgent, *bulk])
+    assert len(set(ahead)) <= 2, "bulk may begin when the last urgent ones have"
+
+
+def test_an_urgent_request_waits_for_a_host_that_is_asked_as_often_as_it_may_be(server):
+    gate = server.gate()
+    with Fetching(per_host=1) as fetching:
+        first = fetching.start(server.on("/first", behind(gate, reply(404))))
+        wait_until(lambda: server.hits() == 1)
+        bulk = fetching.start(server.on("/bulk", reply(404)))
+        urgent = fetching.start(server.on("/urgent", reply(404)), urgent=True)
+        assert not happens(lambda: server.hits() > 1)
+        gate.set()
+        results([first, urgent, bulk])
+    assert [request.target for request in server.requests] == ["/first", "/urgent", "/bulk"]
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"])
 def test_proxies_of_the_environment_are_ignored(server, monkeypatch, name):
     with HostileServer() as proxy:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -287,6 +288,66 @@ def test_defect_in_one_image_is_its_internal_failure_and_is_logged(
     assert isinstance(outcomes[1], Score)
     assert "Traceback" in caplog.text
     assert "/bad.jpg" in caplog.text
+
+
+class Stepwise(Broken):
+    """A model that takes a step for each batch of images."""
+
+    def __init__(self, model: ClipModel) -> None:
+        super().__init__(model)
+        self.batches = 0
+        self.steps = threading.Semaphore(0)
+
+    def step(self, future: Future[Outcome]) -> None:
+        """End a batch, and wait until the next one begins or there is the outcome."""
+        before = self.batches
+        self.steps.release()
+        wait_until(lambda: self.batches > before or future.done())
+
+    def embed_images(self, pixels: Any) -> Any:
+        self.batches += 1
+        assert self.steps.acquire(timeout=DEADLINE)
+        return self._model.embed_images(pixels)
+
+
+def test_urgent_pair_overtakes_what_fills_every_stage(settings, model, server, monkeypatch):
+    real, last, decoded = pairscore.image.decode, picture(99), threading.Event()
+
+    def decode(data: bytes, *, max_pixels: int) -> Any:
+        if data == last:
+            decoded.set()
+        return real(data, max_pixels=max_pixels)
+
+    monkeypatch.setattr("pairscore.scorer.decode.decode", decode)
+    small = settings.model_copy(
+        update={
+            "batch_size": 2,
+            "image": settings.image.model_copy(update={"threads": 1}),
+            "fetch": settings.fetch.model_copy(update={"concurrency": 4}),
+        }
+    )
+    urls = [server.add(f"/{n}.jpg", picture(n)) for n in range(60)]
+    stepwise = Stepwise(model)
+    with Scorer(small, model=cast(ClipModel, stepwise)) as scorer:
+        bulk = [scorer.submit((url, "a dog")) for url in urls]
+        # The slots of pixels, the thread that waits for one, and the fetcher's slots are taken.
+        wait_until(lambda: len(server.hits) == 4 + 1 + 4)
+        urgent = scorer.submit((server.add("/urgent.jpg", last), "a red circle"), urgent=True)
+        assert decoded.wait(DEADLINE)
+        while not urgent.done():
+            stepwise.step(urgent)
+        # The one that was in the model, perhaps one that it was late for, and the one after it.
+        assert sum(future.done() for future in bulk) <= 3 * 2
+        stepwise.steps.release(1_000)
+        assert all(isinstance(future.result(DEADLINE), Score) for future in bulk)
+    assert score_of(urgent.result()).similarity == pytest.approx(
+        alone(settings, model, server.url("/urgent.jpg")), abs=1e-3
+    )
+
+
+def alone(settings: Settings, model: ClipModel, url: str) -> float:
+    with Scorer(settings, model=model) as scorer:
+        return score_of(result(scorer, url)).similarity
 
 
 def test_closing_ends_what_is_in_flight(settings, model, server):

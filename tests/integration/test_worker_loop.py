@@ -3,13 +3,13 @@
 import itertools
 import json
 import logging
+import threading
 import time
 from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from deploy.local.ports import free_ports
 from pairscore.errors import PairscoreError
 from pairscore.pair import Failure, Reason
 from pairscore.settings import Settings
@@ -18,7 +18,7 @@ from shared.messages import PairMessage, ReplyTo, key_of
 from shared.settings import WorkerSettings
 from shared.shutdown import Deadline, StopSignal
 from tests.fetching import wait_until
-from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, said_by_worker, url_of, working
+from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, url_of, working
 from worker import loop
 from worker.__main__ import GROUP, run
 from worker.ledger import Plan
@@ -73,23 +73,67 @@ def test_row_that_waits_for_its_tier_holds_up_no_other(fleet):
         wait_until(lambda: slow.rows() == list(range(1, 100)), within=WITHIN)
 
 
-def test_urgent_rows_overtake_those_that_wait(fleet):
+def test_urgent_rows_come_out_at_once_while_window_and_scorer_are_full_of_others(fleet):
     scorer = Told(lambda pair: None if pair.url.startswith("http://e.org") else SCORE)
-    fleet.publish(range(500))
-    [port] = free_ports(1)
-    options = {"id": "w", "in_flight": 50}
-    with working(fleet, scorer, window=100, worker=options, telemetry={"port": port}):
+    fleet.publish(range(5_000))
+    options = {"id": "w", "in_flight": 50, "commit_interval": 20}
+    with working(fleet, scorer, window=100, worker=options):
         wait_until(lambda: len(scorer.seen) == 50, within=WITHIN)
-        fleet.publish(range(500, 510), fleet.topics.interactive, url="http://urgent.org/")
-        read = f"records_total/{fleet.topics.interactive}"
-        wait_until(lambda: said_by_worker(port).get(read) == 10, within=WITHIN)
-        scorer.kept[0].set_result(SCORE)
-        wait_until(lambda: fleet.rows()[-10:] == list(range(500, 510)), within=WITHIN)
-        assert len(scorer.seen) <= 61
+        started = time.monotonic()
+        fleet.publish(range(5_000, 5_200), fleet.topics.interactive, url="http://urgent.org/")
+        wait_until(lambda: fleet.rows() == list(range(5_000, 5_200)), within=WITHIN)
+        assert time.monotonic() - started < 15, "it did not wait for the interval"
+        assert len(scorer.seen) == 250
+        assert scorer.urgent == ["http://urgent.org/"] * 200
         scorer.answer = lambda _: SCORE
-        for future in scorer.kept[1:]:
+        for future in scorer.kept:
             future.set_result(SCORE)
-        wait_until(lambda: fleet.rows() == list(range(510)), within=WITHIN)
+        wait_until(lambda: fleet.rows() == list(range(5_200)), within=WITHIN)
+    assert len(scorer.urgent) == 200
+
+
+def test_urgent_rows_are_published_by_themselves_and_others_at_their_interval(fleet):
+    kept = url_of(0)
+    scorer = Told(lambda pair: None if pair.url == kept else SCORE)
+    options = {"id": "w", "commit_interval": 3}
+    published: list[set[str]] = []
+
+    class Noting(Transactions):
+        def publish(self, plan: Plan[Publication], seconds: float) -> None:
+            super().publish(plan, seconds)
+            published.append({topic for topic, _ in plan.offsets})
+
+    stop = threading.Event()
+
+    def hurry() -> None:
+        for row in itertools.count(1_000):
+            fleet.publish(range(row, row + 1), fleet.topics.interactive)
+            if stop.wait(0.05):
+                return
+
+    thread = threading.Thread(target=hurry)
+    with working(fleet, scorer, worker=options, transactions=Noting):
+        fleet.publish(range(1))  # so that it is never idle
+        wait_until(lambda: len(scorer.kept) == 1, within=WITHIN)
+        thread.start()
+        try:
+            wait_until(lambda: published.count({fleet.topics.interactive}) > 20, within=WITHIN)
+            fleet.publish(range(1, 100))
+            mixed = [fleet.topics.pairs in topics for topics in published]
+            before = len(published)
+            # Of the three partitions, the kept row holds back its own.
+            wait_until(lambda: len(set(fleet.rows()) & set(range(100))) > 20, within=WITHIN)
+            after = published[before:]
+        finally:
+            stop.set()
+            thread.join(WITHIN)
+        assert not any(mixed)
+        with_others = [topics for topics in after if fleet.topics.pairs in topics]
+        assert 1 <= len(with_others) < len(after)
+        scorer.finish(range(1))
+        wait_until(lambda: fleet.lag() == 0, within=WITHIN)
+    rows = fleet.rows()
+    assert len(rows) == len(set(rows))
 
 
 def test_who_waits_for_a_row_gets_a_copy_of_its_outcome_in_a_partition_of_its_own(fleet):

@@ -39,9 +39,9 @@ def limits(monkeypatch):
 @pytest.mark.parametrize(
     ("soft", "hard", "concurrency", "then"),
     [
-        (256, 256, 64, 256),
-        (255, 4096, 64, 256),
-        (256, ENDLESS, 1000, 2128),
+        (272, 272, 64, 272),
+        (255, 4096, 64, 272),
+        (256, ENDLESS, 1000, 2378),
         (ENDLESS, ENDLESS, 4096, ENDLESS),
         (100_000, 100_000, 4096, 100_000),
     ],
@@ -55,15 +55,15 @@ def test_the_soft_limit_is_raised_to_what_is_needed(limits, soft, hard, concurre
 @pytest.mark.parametrize(
     ("soft", "hard", "refuse", "advice"),
     [
-        (256, 1024, False, "lower --concurrency to 448, or raise the limit with `ulimit -n 1128`"),
-        (256, ENDLESS, True, "lower --concurrency to 64, or raise the limit with `ulimit -n 1128`"),
-        (48, 48, False, "may have 48; raise the limit with `ulimit -n 1128`"),
+        (256, 1024, False, "lower --concurrency to 398, or raise the limit with `ulimit -n 1252`"),
+        (256, ENDLESS, True, "lower --concurrency to 56, or raise the limit with `ulimit -n 1252`"),
+        (48, 48, False, "may have 48; raise the limit with `ulimit -n 1252`"),
     ],
 )
 def test_a_limit_that_cannot_be_raised_is_one_line_of_advice(limits, soft, hard, refuse, advice):
     found = limits(soft, hard, refuse=refuse)
     with pytest.raises(EnvironmentFault) as error:
         provide_descriptors(500)
-    assert str(error.value).startswith("500 downloads at once need 1,128 open files")
+    assert str(error.value).startswith("500 downloads at once need 1,252 open files")
     assert str(error.value).endswith(advice)
     assert found.soft == soft

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict, deque
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,8 +19,8 @@ FAILED = Ending(failed=True)
 
 HOSTS = ["a", "b", "c", "d"]
 steps = st.lists(
-    st.tuples(st.just("put"), st.sampled_from(HOSTS))
-    | st.just(("take", ""))
+    st.tuples(st.sampled_from(["put", "hurry"]), st.sampled_from(HOSTS))
+    | st.sampled_from([("take", ""), ("take urgent", "")])
     | st.tuples(st.just("finish"), st.sampled_from(HOSTS)),
     max_size=120,
 )
@@ -38,16 +38,16 @@ class Turns(Generic[T]):
         self.grants: dict[str, Grant] = {}
         self.waited = 0.0
 
-    def put(self, host: str, item: T) -> None:
-        self.queues.put(host, item, self.now)
+    def put(self, host: str, item: T, *, urgent: bool = False) -> None:
+        self.queues.put(host, item, self.now, urgent=urgent)
 
-    def take(self) -> T | None:
-        while questions := self.queues.questions(1_000, self.now):
+    def take(self, *, urgent: bool = False, room: int = 1_000) -> T | None:
+        while questions := self.queues.questions(room, self.now):
             self.asked += questions
             for question, grant in zip(questions, self.budgets.ask(questions), strict=True):
                 self.grants[question.host] = grant
                 self.queues.answered(question, grant, self.now)
-        taken = self.queues.take(self.now)
+        taken = self.queues.take(self.now, urgent=urgent)
         if taken is None:
             return None
         item, self.waited = taken
@@ -60,48 +60,59 @@ class Turns(Generic[T]):
         return [item for _, item in self.queues.expire(limit, self.now)]
 
 
+Item: TypeAlias = tuple[str, int, bool]
+"""Host, number, and whether it is urgent."""
+
+
 class Model:
     """The rules, said plainly: what waits where, what is in flight, who was passed over by whom."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.waiting: dict[str, deque[tuple[str, int]]] = defaultdict(deque)
+        self.waiting: dict[tuple[str, bool], deque[Item]] = defaultdict(deque)
         self.in_flight: Counter[str] = Counter()
-        self.overtaken: dict[str, Counter[str]] = defaultdict(Counter)
+        self.overtaken: dict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
 
-    def runnable(self) -> set[str]:
-        return {h for h in HOSTS if self.waiting[h] and self.in_flight[h] < self.limit}
+    def runnable(self, *, urgent: bool) -> set[str]:
+        return {h for h in HOSTS if self.waiting[h, urgent] and self.in_flight[h] < self.limit}
 
-    def take(self, item: tuple[str, int] | None) -> None:
-        runnable = self.runnable()
+    def take(self, item: Item | None, *, urgent_only: bool) -> None:
+        urgent = bool(self.runnable(urgent=True)) or urgent_only
+        runnable = self.runnable(urgent=urgent)
         if item is None:
             assert not runnable
             return
-        host, _ = item
+        host, _, was_urgent = item
+        assert was_urgent == urgent, "what is urgent goes first, and alone where there is no room"
         assert host in runnable
-        assert self.waiting[host].popleft() == item
+        assert self.waiting[host, urgent].popleft() == item
         self.in_flight[host] += 1
-        self.overtaken.pop(host, None)
+        for lane in (False, True):  # an urgent request is a turn of its host
+            self.overtaken.pop((host, lane), None)
         for passed in runnable - {host}:
-            self.overtaken[passed][host] += 1
-            assert self.overtaken[passed][host] <= 1, "nobody goes twice while another may go"
+            self.overtaken[passed, urgent][host] += 1
+            assert self.overtaken[passed, urgent][host] <= 1, "nobody goes twice while another may"
 
     def forget_turns_of_those_that_may_not_go(self) -> None:
-        for host in set(self.overtaken) - self.runnable():
-            del self.overtaken[host]
+        for host, urgent in list(self.overtaken):
+            if host not in self.runnable(urgent=urgent):
+                del self.overtaken[host, urgent]
 
 
 @hypothesis_settings(deadline=None, max_examples=300)
 @given(st.integers(1, 4), steps)
 def test_the_queues_keep_the_rules_whatever_happens(limit, steps):
-    queues: Turns[tuple[str, int]] = Turns(limit)
+    queues: Turns[Item] = Turns(limit)
     model = Model(limit)
     for number, (step, host) in enumerate(steps):
-        if step == "put":
-            queues.put(host, (host, number))
-            model.waiting[host].append((host, number))
+        if step in ("put", "hurry"):
+            item = (host, number, step == "hurry")
+            queues.put(host, item, urgent=item[2])
+            model.waiting[host, item[2]].append(item)
         elif step == "take":
-            model.take(queues.take())
+            model.take(queues.take(), urgent_only=False)
+        elif step == "take urgent":
+            model.take(queues.take(urgent=True, room=0), urgent_only=True)
         elif model.in_flight[host]:
             queues.finished(host)
             model.in_flight[host] -= 1
@@ -109,11 +120,11 @@ def test_the_queues_keep_the_rules_whatever_happens(limit, steps):
 
 
 @hypothesis_settings(deadline=None)
-@given(st.integers(1, 4), st.lists(st.sampled_from(HOSTS), max_size=60))
-def test_everything_put_comes_out_once(limit, hosts):
+@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(HOSTS), st.booleans()), max_size=60))
+def test_everything_put_comes_out_once(limit, puts):
     queues: Turns[tuple[str, int]] = Turns(limit)
-    for number, host in enumerate(hosts):
-        queues.put(host, (host, number))
+    for number, (host, urgent) in enumerate(puts):
+        queues.put(host, (host, number), urgent=urgent)
     taken: list[tuple[str, int]] = []
     running: deque[str] = deque()
     while True:
@@ -125,7 +136,7 @@ def test_everything_put_comes_out_once(limit, hosts):
             queues.finished(running.popleft())
         else:
             break
-    assert sorted(number for _, number in taken) == list(range(len(hosts)))
+    assert sorted(number for _, number in taken) == list(range(len(puts)))
 
 
 def test_hosts_take_turns_however_many_requests_one_has():
@@ -360,3 +371,79 @@ def test_a_connection_that_is_not_needed_any_more_is_given_back_at_once():
     assert queues.take() is None
     assert queues.asked[asked:] == [Question("h", 0, 2)]
     assert queues.queues.farewell() == [Question("h", 0, 0)]
+
+
+def test_what_is_urgent_goes_before_all_others_of_its_host_and_of_any():
+    queues: Turns[str] = Turns(8)
+    for number in range(3):
+        queues.put("big", f"big{number}")
+        queues.put("other", f"other{number}")
+    assert queues.take() == "big0"
+    for item in ("late0", "big3", "late1", "new0"):
+        queues.put({"l": "other", "b": "big", "n": "new"}[item[0]], item, urgent=True)
+    first = [queues.take() for _ in range(4)]
+    assert first == ["late0", "big3", "new0", "late1"]
+    rest = [queues.take() for _ in range(6)]
+    assert sorted(map(str, rest[:5])) == ["big1", "big2", "other0", "other1", "other2"]
+    assert rest[5] is None
+
+
+def test_without_room_only_what_is_urgent_is_asked_for_and_taken():
+    queues: Turns[str] = Turns(8)
+    queues.put("bulk", "bulk0")
+    queues.put("mixed", "bulk1")
+    queues.put("mixed", "urgent0", urgent=True)
+    assert queues.take(urgent=True, room=0) == "urgent0"
+    assert queues.take(urgent=True, room=0) is None
+    assert [question.host for question in queues.asked] == ["mixed"]
+    assert {queues.take(), queues.take()} == {"bulk0", "bulk1"}
+
+
+def test_a_host_is_asked_no_more_often_for_what_is_urgent():
+    queues: Turns[str] = Turns(1)
+    queues.put("h", "first")
+    assert queues.take() == "first"
+    queues.put("h", "second")
+    queues.put("h", "urgent", urgent=True)
+    assert queues.take(urgent=True) is None
+    queues.finished("h")
+    assert queues.take(urgent=True) == "urgent"
+    queues.finished("h")
+    assert queues.take() == "second"
+
+
+def test_what_is_urgent_expires_and_is_dropped_like_all_else():
+    queues: Turns[str] = Turns(1)
+    queues.put("h", "first")
+    assert queues.take() == "first"
+    queues.put("h", "second")
+    queues.put("h", "urgent0", urgent=True)
+    assert queues.take() is None
+    queues.now += 2
+    queues.put("h", "urgent1", urgent=True)
+    queues.now += 2
+    assert queues.queues.held == 3
+    assert queues.expire(3) == ["urgent0", "second"]
+    queues.put("h", "third")
+    assert queues.queues.drop("h", queues.now) == ["urgent1", "third"]
+    queues.finished("h")
+    assert queues.take() is None
+    assert queues.queues.hosts == 0
+
+
+def test_an_urgent_request_waits_for_urgent_ones_of_its_host_only():
+    queues: Turns[int] = Turns(1)
+    for number in range(50):
+        queues.put("h", number)
+    for _ in range(9):
+        assert queues.take() is not None
+        queues.finished("h")
+    assert [queues.take(), queues.take()] == [9, None]
+    queues.now += 10
+    backlog = queues.queues.backlog
+    assert backlog("h", 5.0, queues.now) == 40.0
+    assert backlog("h", 5.0, queues.now, urgent=True) is None
+    for number in range(6):
+        queues.put("h", 100 + number, urgent=True)
+    assert queues.take() is None
+    assert backlog("h", 5.0, queues.now, urgent=True) == 6.0

@@ -72,6 +72,17 @@ def test_urls_of_one_content_wait_for_one_decoding_and_keep_their_own_attempts()
     assert flights.waiting() == 0
 
 
+def test_work_is_urgent_from_when_an_urgent_row_waits_for_it():
+    flights = table()
+    works = [begun(admit(flights, row(url))) for url in (A, B)]
+    content = decoding(flights.fetched(works[0], "sha", ORIGIN))
+    assert flights.fetched(works[1], "sha", ORIGIN) is None
+    assert not content.urgent
+    assert admit(flights, Row(B, "a dog", Future(), urgent=True)) is None
+    assert (works[0].urgent, works[1].urgent, content.urgent) == (False, True, True)
+    assert begun(admit(table(), Row(A, "a dog", Future(), urgent=True))).urgent
+
+
 def test_what_was_scored_lately_needs_no_work_and_no_attempt():
     flights = table()
     work = begun(admit(flights, row()))

@@ -334,3 +334,16 @@ class AgainstModel(RuleBasedStateMachine):
 
 AgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestLedgerAgainstModel = AgainstModel.TestCase
+
+
+def test_a_partition_has_something_ready_until_that_is_confirmed():
+    ledger: Ledger[str] = Ledger()
+    ledger.assign(("urgent", 0))
+    first, second = (ledger.observe(("urgent", 0), offset) for offset in range(2))
+    ledger.resolve(second, "second")
+    assert not ledger.has_ready(("urgent", 0))
+    ledger.resolve(first, "first")
+    assert ledger.has_ready(("urgent", 0))
+    ledger.confirm(ledger.plan(only=[("urgent", 0)]))
+    assert not ledger.has_ready(("urgent", 0))
+    assert not ledger.has_ready(("elsewhere", 0))

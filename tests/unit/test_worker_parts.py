@@ -371,9 +371,11 @@ class Silent:
 
     def __init__(self) -> None:
         self.futures: list[Future[Outcome]] = []
+        self.urgent: list[bool] = []
 
-    def submit(self, _: Pair) -> Future[Outcome]:
+    def submit(self, _: Pair, *, urgent: bool = False) -> Future[Outcome]:
         self.futures.append(Future())
+        self.urgent.append(urgent)
         return self.futures[-1]
 
     def close(self) -> None:
@@ -393,11 +395,11 @@ def test_row_is_overdue_when_it_has_been_in_the_scorer_for_too_long_of_waking_ti
 
     records: list[Record[Publication]] = [Record(("pairs", 0), 1, n, 10) for n in range(2)]
     first, second = (Task(record, PAIR) for record in records)
-    scoring.put(first, urgent=False)
+    scoring.put(first)
     scoring.submit(lambda _: True)
     assert let_pass(5) is None
     now[0] += 3600.0  # the process was stopped
-    scoring.put(second, urgent=False)
+    scoring.put(second)
     scoring.submit(lambda _: True)
     assert let_pass(3) is None
     assert let_pass(3) is first
@@ -414,7 +416,7 @@ def test_what_is_left_in_the_scorer_takes_as_long_as_it_last_did():
 
     def put(rows: int) -> None:
         for offset in range(rows):
-            scoring.put(Task(Record(("pairs", 0), 1, offset, 10), PAIR), urgent=False)
+            scoring.put(Task(Record(("pairs", 0), 1, offset, 10), PAIR))
         scoring.submit(lambda _: True)
 
     put(6)
@@ -435,7 +437,7 @@ def test_rows_that_are_not_wanted_any_more_take_no_room():
     scoring = Scoring(scorer, least=2, most=2)
     tasks = [Task(Record(("pairs", 0), 1, offset, 10), PAIR) for offset in range(10)]
     for task in tasks:
-        scoring.put(task, urgent=False)
+        scoring.put(task)
     asked: list[Task] = []
 
     def is_wanted(task: Task) -> bool:
@@ -445,3 +447,39 @@ def test_rows_that_are_not_wanted_any_more_take_no_room():
     scoring.submit(is_wanted)
     assert asked == tasks[:9]
     assert (len(scorer.futures), scoring.in_flight, scoring.waiting) == (2, 2, 1)
+
+
+def test_urgent_rows_are_handed_over_however_many_others_are_in_the_scorer():
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2)
+    tasks = [
+        Task(Record(("any", 0), 1, number, 10), PAIR, urgent)
+        for number, urgent in enumerate([False, False, False, True, True, True])
+    ]
+    for task in tasks[:3]:
+        scoring.put(task)
+    scoring.submit(lambda _: True)
+    assert (scorer.urgent, scoring.urgent_in_flight) == ([False, False], 0)
+    for task in tasks[3:]:
+        scoring.put(task)
+    scoring.submit(lambda _: True)
+    assert scorer.urgent == [False, False, True, True], "as many as there may be of the others"
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (4, 2, 2)
+    scorer.futures[2].set_result(SCORE)
+    assert [task for task, _ in scoring.collect()] == [tasks[3]]
+    scoring.submit(lambda _: True)
+    assert scorer.urgent[4:] == [True], "an urgent row makes no room for others"
+    scorer.futures[0].set_result(SCORE)
+    assert [task for task, _ in scoring.collect()] == [tasks[0]]
+    scoring.submit(lambda _: True)
+    assert scorer.urgent[5:] == [False]
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (4, 2, 0)
+
+
+def test_urgent_rows_of_partitions_that_moved_are_dropped():
+    scorer = Silent()
+    scoring = Scoring(scorer, least=2, most=2)
+    for urgent in (False, True):
+        scoring.put(Task(Record(("any", 0), 1, 0, 10), PAIR, urgent))
+    scoring.submit(lambda _: False)
+    assert (scoring.in_flight, scoring.urgent_in_flight, scoring.waiting) == (0, 0, 0)
