@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from benchmarks.api import check_api_services, measure_api
 from benchmarks.cache import check_cache_services, measure_cache
 from benchmarks.fleet import check_services, measure_fleet
 from benchmarks.hosts import check_host_services, measure_hosts
@@ -62,6 +63,8 @@ def _measure(parts: Sequence[str], rounds: int) -> int:
         check_cache_services()
     if "hosts" in parts:
         check_host_services()
+    if "api" in parts:
+        check_api_services()
     ROOT.mkdir(exist_ok=True)
     claims: list[Claim] = []
     print(f"{_machine()}\n")
@@ -193,6 +196,7 @@ _PARTS: Final[dict[str, Part]] = {
     "fleet": lambda rounds, report: measure_fleet(ROOT, rounds, report),
     "cache": lambda rounds, report: measure_cache(ROOT, rounds, report),
     "hosts": lambda _, report: measure_hosts(ROOT, report),
+    "api": lambda rounds, report: measure_api(ROOT, rounds, report),
 }
 
 
