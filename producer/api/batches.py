@@ -1,14 +1,12 @@
 """Batches of SQL engines: one that is sent again goes on where it is, and is not scored anew.
 
-A batch is a job of its own, whose name says whose it is, which engine's, under what id, and what is
-in it. The process that published it hears what came of its rows on `replies`, and remembers it for
-a while; any other, or the same after a restart, finds the job on `jobs` and reads the outcomes from
-the results store. Two processes that get a batch at the same moment may both publish it: the sink
-keeps one outcome of each row.
+A batch is a job of its own. The process that published it hears what came of its rows on `replies`,
+and remembers it for a while; any other, or the same after a restart, finds the job on `jobs` and
+reads the outcomes from the results store. Two processes that get a batch at the same moment may
+both publish it: the sink keeps one outcome of each row.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,12 +14,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import Response
-from pydantic_core import to_json
 
 from pairscore.errors import EnvironmentFault
 from producer.api.access import charge, name_of
 from producer.api.answers import Awaited
-from producer.api.client import Client
+from producer.api.batch import Batch, Sender, is_numbered
 from producer.api.problems import Kind, ProblemError
 from producer.api.service import Service
 from producer.api.streams import outcomes
@@ -35,47 +32,6 @@ KEPT_ROWS: Final = 100_000
 """So many rows of batches that nobody asks for just now are remembered, at most."""
 
 _LOOK_SECONDS: Final = 1.0
-_NUMBERED: Final = "n"
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Whose batch it is: which engine's, under what id of the engine's, sent by which client."""
-
-    engine: str
-    id: str
-    client: Client | None
-
-    @property
-    def prefix(self) -> str:
-        """What the names of this sender's jobs begin with."""
-        text = f"{name_of(self.client) or ''}\0{self.id}"
-        return f"{self.engine}-{hashlib.sha256(text.encode()).hexdigest()[:32]}-"
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows that an engine sent: (url, caption), at least one, in its order.
-
-    `numbers` are the engine's own of the rows, where these are not 0, 1, 2 and so on; `told` is
-    whatever else makes it another batch.
-    """
-
-    sender: Sender
-    pairs: tuple[tuple[str, str], ...]
-    numbers: tuple[int, ...] | None = None
-    told: str = ""
-
-    @property
-    def digest(self) -> str:
-        """Of its content, hex."""
-        return hashlib.sha256(to_json((self.told, self.numbers, self.pairs))).hexdigest()
-
-    @property
-    def name(self) -> str:
-        """The name of its job."""
-        numbered = "" if self.numbers is None else _NUMBERED
-        return f"{self.sender.prefix}{self.digest[:32]}{numbered}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +49,10 @@ class _Kept:
     publishing: "asyncio.Task[None]"
     asking: int = 0
     until: float = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.asking == 0 and self.publishing.done()
 
 
 class Batches:
@@ -148,7 +108,7 @@ class Batches:
             if kept is not None:
                 return await self._joined(name, kept, until)
             found = self._service.jobs.message(name, sender.client)
-            if found is not None and name.endswith(_NUMBERED):
+            if found is not None and is_numbered(name):
                 raise ProblemError(
                     Kind.CONFLICT,
                     "the numbers of this batch's rows were not 0, 1, 2 and so on, and this process "
@@ -171,6 +131,7 @@ class Batches:
         def ended(task: "asyncio.Task[None]") -> None:
             if task.cancelled() or task.exception() is not None:
                 self._kept.pop(name, None)  # sent again, it begins anew
+            self._sweep()
 
         publishing.add_done_callback(ended)
         return kept
@@ -248,7 +209,7 @@ class Batches:
     def _sweep(self) -> None:
         """Forget what is too old or too much, and come again when the next is too old."""
         loop = asyncio.get_running_loop()
-        idle = [(name, kept) for name, kept in self._kept.items() if not kept.asking]
+        idle = [(name, kept) for name, kept in self._kept.items() if kept.is_idle]
         rows = sum(len(kept.awaited.outcomes) for _, kept in idle)
         for name, kept in idle:
             if rows <= KEPT_ROWS and kept.until > loop.time():
@@ -258,5 +219,5 @@ class Batches:
             del self._kept[name]
         if self._timer is not None:
             self._timer.cancel()
-        first = min((kept.until for kept in self._kept.values() if not kept.asking), default=None)
+        first = min((kept.until for kept in self._kept.values() if kept.is_idle), default=None)
         self._timer = None if first is None else loop.call_at(first, self._sweep)

@@ -205,6 +205,8 @@ def test_requests_of_another_shape_are_refused_in_words(refusing):
 
     assert told(requestId=None) == "requestId: Input should be a valid string"
     assert told(calls="a") == "calls: Input should be a valid array"
+    long = [*calls_of(range(1)), [ANOTHER_URL, "a" * 4_200_000]]
+    assert told(calls=long).startswith("call 1: it makes a message of")
     for timeout in ("soon", "-1", "nan", "inf"):
         assert told(userDefinedContext={"timeout": timeout}).endswith(
             f"{timeout!r} is no number of seconds"
@@ -253,7 +255,7 @@ def test_bigquery_is_asked_to_come_again_and_then_goes_on(fleet, api):
         first = bigquery(api, calls_of(range(3)), context={"timeout": "0.2"})
         assert first.status_code == 503
         assert int(first.headers["Retry-After"]) > 0
-        assert "within 0.2 s" in first.json()["errorMessage"]
+        assert "not all of 3 pairs are scored yet" in first.json()["errorMessage"]
         wait_until(lambda: len(scorer.kept) == 3, within=WITHIN)
         scorer.finish(range(2))
         assert bigquery(api, calls_of(range(3)), context=AT_ONCE).status_code == 503

@@ -12,7 +12,8 @@ from fastapi import Response
 from pairscore.errors import EnvironmentFault
 from producer.api import batches
 from producer.api.answers import Answers, Awaited
-from producer.api.batches import Batch, Batches, Sender
+from producer.api.batch import Batch, Sender
+from producer.api.batches import Batches
 from producer.api.jobs import JobBook, Jobs
 from producer.api.problems import Kind, ProblemError
 from producer.api.quotas import open_quotas
@@ -65,6 +66,8 @@ class Service:
         self.quotas = open_quotas(None, 1.0)
         self.faults: list[EnvironmentFault] = []
         self.lots: list[tuple[str, Awaited]] = []
+        self.held = asyncio.Event()
+        self.held.set()
 
     def check_kafka(self) -> None:
         pass
@@ -73,6 +76,7 @@ class Service:
         self, pairs: Sequence[Any], *, client: str | None, job: OwnJob, awaited: Awaited
     ) -> None:
         await asyncio.sleep(0)
+        await self.held.wait()
         if self.faults:
             raise self.faults.pop()
         self.answers.expect(awaited, job.job, 0)
@@ -101,7 +105,7 @@ def outcome(job: str, row: int) -> ScoreMessage:
 
 def batch_of(rows: int, *, engine: str = "e", client: Any = None, **more: Any) -> Batch:
     sender = Sender(engine, more.pop("id", "1"), client)
-    return Batch(sender, tuple((f"u{row}", "c") for row in range(rows)), **more)
+    return Batch.of(sender, tuple((f"u{row}", "c") for row in range(rows)), **more)
 
 
 @pytest.fixture
@@ -131,7 +135,7 @@ def test_names_tell_apart_what_is_not_the_same_batch():
         batch_of(2, numbers=(1, 2)),
         batch_of(2, numbers=(2, 1)),
         batch_of(2, told="q"),
-        Batch(Sender("e", "1", None), (("u", "0c"), ("u1", "c"))),
+        Batch.of(Sender("e", "1", None), (("u", "0c"), ("u1", "c"))),
     ]
     names = [batch.name for batch in made]
     assert len(set(names)) == len(made)
@@ -223,6 +227,24 @@ async def _asked(service: Service, kept: Batches) -> None:
 def test_batch_that_is_asked_for_is_not_forgotten(service, kept, monkeypatch):
     monkeypatch.setattr(batches, "KEPT_ROWS", 0)
     asyncio.run(_asked(service, kept))
+
+
+async def _cut_off(service: Service, kept: Batches) -> None:
+    service.held.clear()
+    asking = asyncio.create_task(send(kept, batch_of(3)))
+    await asyncio.to_thread(wait_until, lambda: len(kept) == 1)
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert (len(kept), service.lots) == (1, [])
+    service.held.set()
+    await asyncio.to_thread(wait_until, lambda: len(service.lots) == 1)
+    await asyncio.to_thread(wait_until, lambda: len(kept) == 0)
+    assert len(service.answers) == 0
+
+
+def test_batch_whose_client_went_away_is_published_and_forgotten(service, kept, monkeypatch):
+    monkeypatch.setattr(batches, "KEPT_ROWS", 0)
+    asyncio.run(_cut_off(service, kept))
 
 
 async def _ending(service: Service, kept: Batches) -> None:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from pairscore.errors import EnvironmentFault
 from producer.api.access import OF_ALL, Served, Who
-from producer.api.batches import Batch, Sender
+from producer.api.batch import Batch, Sender
 from producer.api.engines import (
     FAILED,
     SCORED,
@@ -143,13 +143,12 @@ async def bigquery(service: Served, client: Who, request: Request, response: Res
     seconds = _seconds(body.userDefinedContext.get(_TIMEOUT))
     if not pairs:
         return JSONResponse({"replies": []})
-    batch = Batch(Sender("bigquery", body.requestId, client), pairs, told=body.caller)
+    batch = Batch.of(Sender("bigquery", body.requestId, client), pairs, told=body.caller)
     found = await batches_of(request).send(batch, seconds, response)
     if found is None:
         raise ProblemError(
             Kind.UNAVAILABLE,
-            f"not all of {len(pairs):,} pairs were scored within {seconds:g} s; sent again, the "
-            "request goes on where it is",
+            f"not all of {len(pairs):,} pairs are scored yet; sent again, the request goes on",
             headers=_RETRY_AFTER | dict(response.headers),
         )
     replies = [fields(each) for each in found.outcomes]

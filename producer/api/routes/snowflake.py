@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from producer.api.access import OF_ALL, Served, Who
-from producer.api.batches import Batch, Scored, Sender
+from producer.api.batch import Batch, Sender
+from producer.api.batches import Scored
 from producer.api.engines import (
     FAILED,
     SCORED,
@@ -136,7 +137,8 @@ async def post_snowflake(
         return JSONResponse({"data": []})
     numbers = tuple(number for number, _, _ in data)
     plain = numbers == tuple(range(len(numbers)))
-    batch = Batch(Sender(_ENGINE, batch_id, client), pairs, None if plain else numbers)
+    sender = Sender(_ENGINE, batch_id, client)
+    batch = Batch.of(sender, pairs, numbers=None if plain else numbers)
     found = await batches_of(request).send(batch, min(seconds, MOST_SECONDS), response)
     return _answer(found, dict(response.headers))
 
