@@ -4,9 +4,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from pairscore import __version__
+from producer.api.batches import Batches
 from producer.api.errors import handle_errors, name_requests
 from producer.api.openapi import document
-from producer.api.routes import jobs, scores
+from producer.api.routes import bigquery, jobs, scores, snowflake
 from producer.api.server import BodyLimits
 from producer.api.service import Service
 
@@ -24,9 +25,12 @@ def make_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.batches = Batches(service)
     handle_errors(app)
     app.include_router(scores.router)
     app.include_router(jobs.router)
+    app.include_router(bigquery.router)
+    app.include_router(snowflake.router)
     if origins := service.settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,

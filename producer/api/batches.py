@@ -1,0 +1,223 @@
+"""Batches of SQL engines: one that is sent again goes on where it is, and is not scored anew.
+
+A batch is a job of its own. The process that published it hears what came of its rows on `replies`,
+and remembers it for a while; any other, or the same after a restart, finds the job on `jobs` and
+reads the outcomes from the results store. Two processes that get a batch at the same moment may
+both publish it: the sink keeps one outcome of each row.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from fastapi import Response
+
+from pairscore.errors import EnvironmentFault
+from producer.api.access import charge, name_of
+from producer.api.answers import Awaited
+from producer.api.batch import Batch, Sender, is_numbered
+from producer.api.problems import Kind, ProblemError
+from producer.api.service import Service
+from producer.api.streams import outcomes
+from producer.job import OwnJob
+from shared.messages import API, JobMessage, JobState, ScoreMessage
+
+KEPT_SECONDS: Final = 600.0
+"""A batch that nobody asks for is remembered for so long."""
+
+KEPT_ROWS: Final = 100_000
+"""So many rows of batches that nobody asks for just now are remembered, at most."""
+
+_LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The outcomes of a batch, by row, and the engine's numbers of its rows, as in `Batch`."""
+
+    outcomes: list[ScoreMessage]
+    numbers: tuple[int, ...] | None
+
+
+@dataclass(eq=False, slots=True)
+class _Kept:
+    awaited: Awaited
+    numbers: tuple[int, ...] | None
+    publishing: "asyncio.Task[None]"
+    asking: int = 0
+    until: float = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.asking == 0 and self.publishing.done()
+
+
+class Batches:
+    """The batches of this process; belongs to the event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        # Those that were asked for last come last.
+        self._kept: dict[str, _Kept] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._kept)
+
+    async def send(self, batch: Batch, seconds: float, response: Response) -> Scored | None:
+        """Score a batch, or go on with it, and wait; None where it takes longer than `seconds`.
+
+        Its rows are on Kafka then, whatever is returned. The client's quotas are charged when it is
+        published, with what is left of them in the headers of `response`.
+
+        Raises:
+            ProblemError: the quotas do not allow it.
+            EnvironmentFault: it is not published, or the store cannot be read.
+        """
+        until = asyncio.get_running_loop().time() + seconds
+        name = batch.name
+        kept = self._kept.get(name)
+        if kept is None:
+            found = self._service.jobs.message(name, batch.sender.client)
+            if found is not None:
+                return await self._stored(found, batch.numbers, until)
+            # Nothing is waited for between the look and this, so that there is one of it.
+            kept = self._begin(batch, response)
+        return await self._joined(name, kept, until)
+
+    async def poll(self, sender: Sender, seconds: float) -> Scored | None:
+        """Wait for a batch that was sent; None where it takes longer than `seconds`.
+
+        Raises:
+            ProblemError: there is none, or more than one under this id.
+            EnvironmentFault: it was not published, or the store cannot be read.
+        """
+        until = asyncio.get_running_loop().time() + seconds
+        here = [name for name in self._kept if name.startswith(sender.prefix)]
+        names = set(here) | set(await asyncio.to_thread(self._published, sender))
+        if len(names) > 1:
+            raise ProblemError(
+                Kind.CONFLICT, "more than one batch was sent under this id; send it again to go on"
+            )
+        for name in names:
+            kept = self._kept.get(name)
+            if kept is not None:
+                return await self._joined(name, kept, until)
+            found = self._service.jobs.message(name, sender.client)
+            if found is not None and is_numbered(name):
+                raise ProblemError(
+                    Kind.CONFLICT,
+                    "the numbers of this batch's rows were not 0, 1, 2 and so on, and this process "
+                    "does not know them; send it again to go on",
+                )
+            if found is not None:
+                return await self._stored(found, None, until)
+        raise ProblemError(Kind.NOT_FOUND, "no batch of this client was sent under this id")
+
+    def _published(self, sender: Sender) -> list[str]:
+        names = self._service.jobs.book.names()
+        return [name for name in names if name.startswith(sender.prefix)]
+
+    def _begin(self, batch: Batch, response: Response) -> _Kept:
+        name = batch.name
+        awaited = Awaited([None] * len(batch.pairs))
+        publishing = asyncio.create_task(self._publish(batch, awaited, response))
+        kept = self._kept[name] = _Kept(awaited, batch.numbers, publishing)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if task.cancelled() or task.exception() is not None:
+                self._kept.pop(name, None)  # sent again, it begins anew
+            self._sweep()
+
+        publishing.add_done_callback(ended)
+        return kept
+
+    async def _publish(self, batch: Batch, awaited: Awaited, response: Response) -> None:
+        service, client, rows = self._service, batch.sender.client, len(batch.pairs)
+        service.check_kafka()
+        await charge(service, client, response, requests=1, rows=rows)
+        job = OwnJob(
+            job=batch.name,
+            source=API,
+            source_sha256=batch.digest,
+            client=name_of(client),
+            rows_published=0,
+            state=JobState.OPEN,
+            created_at=datetime.now(UTC),
+        )
+        try:
+            await service.publish_lot(batch.pairs, client=job.client, job=job, awaited=awaited)
+        except EnvironmentFault:
+            if client is not None:
+                await service.quotas.give_back(client, rows)
+            raise
+
+    async def _joined(self, name: str, kept: _Kept, until: float) -> Scored | None:
+        """What came of a batch of this process.
+
+        Publishing is always waited for, which `lots` sees to the end of: only then can this process
+        be asked to end without a word of it being lost.
+        """
+        loop = asyncio.get_running_loop()
+        awaited = kept.awaited
+        with self._asking(name, kept):
+            await asyncio.wait({kept.publishing})
+            kept.publishing.result()
+            while not awaited.done.is_set():
+                left = until - loop.time()
+                if left <= 0 or self._service.parts.stop.asked:
+                    return None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await awaited.done.wait()
+        return Scored([each for each in awaited.outcomes if each is not None], kept.numbers)
+
+    async def _stored(
+        self, job: JobMessage, numbers: tuple[int, ...] | None, until: float
+    ) -> Scored | None:
+        """What came of a batch that this process knows from `jobs` only."""
+        loop = asyncio.get_running_loop()
+        service, rows = self._service, job.rows_published
+        while True:
+            status = await asyncio.to_thread(service.jobs.status, job)
+            if status.done >= rows:
+                found = await asyncio.to_thread(outcomes, service, job.job, 0, rows)
+                if len(found) == rows:
+                    return Scored(found, numbers)
+            left = until - loop.time()
+            if left <= 0 or service.parts.stop.asked:
+                return None
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+
+    @contextmanager
+    def _asking(self, name: str, kept: _Kept) -> Iterator[None]:
+        """Keep a batch while somebody asks for it, and for a while after."""
+        kept.asking += 1
+        try:
+            yield
+        finally:
+            kept.asking -= 1
+            kept.until = asyncio.get_running_loop().time() + KEPT_SECONDS
+            if self._kept.pop(name, None) is not None:
+                self._kept[name] = kept
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget what is too old or too much, and come again when the next is too old."""
+        loop = asyncio.get_running_loop()
+        idle = [(name, kept) for name, kept in self._kept.items() if kept.is_idle]
+        rows = sum(len(kept.awaited.outcomes) for _, kept in idle)
+        for name, kept in idle:
+            if rows <= KEPT_ROWS and kept.until > loop.time():
+                break
+            rows -= len(kept.awaited.outcomes)
+            self._service.parts.answers.forget(kept.awaited)
+            del self._kept[name]
+        if self._timer is not None:
+            self._timer.cancel()
+        first = min((kept.until for kept in self._kept.values() if kept.is_idle), default=None)
+        self._timer = None if first is None else loop.call_at(first, self._sweep)
