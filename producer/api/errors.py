@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from pairscore.errors import EnvironmentFault
 from producer.api import problems
@@ -48,13 +49,11 @@ def handle_errors(app: FastAPI) -> None:
             kind, row, line = error.kind, error.row, error.line
         else:
             kind, row, line = problems.kind_of(error.status_code), None, None
+        headers = dict(error.headers or {})
+        if kind is Kind.METHOD:
+            headers["Allow"] = _allowed(app, request)
         return problems.respond(
-            kind,
-            str(error.detail),
-            _id_of(request),
-            row=row,
-            line=line,
-            headers=error.headers,
+            kind, str(error.detail), _id_of(request), row=row, line=line, headers=headers
         )
 
     @app.exception_handler(RequestValidationError)
@@ -79,6 +78,16 @@ def handle_errors(app: FastAPI) -> None:
         return problems.respond(
             Kind.DEFECT, "this is a defect in pairscore; please report it", _id_of(request)
         )
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of all routes of a path; Starlette names those of the first."""
+    found: set[str] = set()
+    for route in app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(found))
 
 
 def _id_of(request: Request) -> str:

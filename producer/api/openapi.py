@@ -11,6 +11,16 @@ NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
 JSON: Final = "application/json"
 
+EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["progress", "complete"]},
+        "data": {"type": "string", "description": "a `JobOut` as JSON"},
+    },
+}
+"""One event of a job's progress."""
+
 BODIES: Final[dict[str, Any]] = {
     "required": True,
     "content": {

@@ -220,7 +220,7 @@ def test_requests_of_another_shape_are_refused_in_words(refusing):
         assert answer.json()["detail"].startswith("row 0: row number: ")
     assert refusing.post("/v1/snowflake", {"data": []}).status_code == 422  # without an id
     other = sent("b1") | {"sf-external-function-format-version": "2.0"}
-    assert refusing.post("/v1/snowflake", {"data": []}, headers=other).status_code == 415
+    assert refusing.post("/v1/snowflake", {"data": []}, headers=other).status_code == 422
 
 
 def test_empty_batches_are_answered_with_nothing(refusing):

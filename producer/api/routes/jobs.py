@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from producer.api.access import OF_ALL, Served, Who, charge
 from producer.api.client import Client
 from producer.api.lots import is_inline
-from producer.api.openapi import BODIES, CSV, JSON, NDJSON
+from producer.api.openapi import BODIES, CSV, EVENT, JSON, NDJSON
 from producer.api.posting import Posting
 from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
@@ -20,6 +20,7 @@ from shared.messages import JobMessage
 
 _MOST_PAGE_ROWS: Final = 10_000
 _KEY: Final = r"^[\x21-\x7e]{1,255}$"
+_DELIMITER: Final = r'^[^"\r\n\x00]$'
 _NDJSON_NAMES: Final = frozenset({NDJSON, "application/jsonl", "application/ndjson"})
 
 router = APIRouter(tags=["jobs"])
@@ -58,9 +59,13 @@ async def post_job(
         str | None,
         Header(pattern=_KEY, description="sent again with the same body: the same job"),
     ] = None,
-    url_column: Annotated[str | None, Query(description="CSV: else guessed")] = None,
-    caption_column: Annotated[str | None, Query(description="CSV: else guessed")] = None,
-    delimiter: Annotated[str | None, Query(description="CSV: else sniffed")] = None,
+    url_column: Annotated[str | None, Query(min_length=1, description="CSV: else guessed")] = None,
+    caption_column: Annotated[
+        str | None, Query(min_length=1, description="CSV: else guessed")
+    ] = None,
+    delimiter: Annotated[
+        str | None, Query(pattern=_DELIMITER, description="CSV: one character; else sniffed")
+    ] = None,
     overwrite: Annotated[
         bool, Query(description="CSV: new columns take the place of those of their name")
     ] = False,
@@ -184,7 +189,7 @@ async def get_scores(
     "/v1/jobs/{job}/events",
     response_class=StreamingResponse,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    | {200: {"content": {"text/event-stream": {"schema": EVENT}}}},
 )
 async def get_events(service: Served, job: JobName, client: Who) -> Response:
     """How far a job is, as server-sent events: `progress` as it goes on, then `complete`."""

@@ -26,7 +26,7 @@ from producer.api.engines import (
     texts,
     unpack,
 )
-from producer.api.problems import Kind, ProblemError, documented
+from producer.api.problems import Kind, documented
 
 MOST_SECONDS: Final = 20.0
 """That a request waits before it is answered with 202: API gateways allow less than 30."""
@@ -74,10 +74,20 @@ BatchId = Annotated[
     ),
 ]
 Format = Annotated[
-    str, Header(alias="sf-external-function-format", description="`json` is all that is taken")
+    str,
+    Header(
+        alias="sf-external-function-format",
+        pattern="^json$",
+        description="`json` is all that is taken",
+    ),
 ]
 Version = Annotated[
-    str, Header(alias="sf-external-function-format-version", description="`1.0`, or another 1")
+    str,
+    Header(
+        alias="sf-external-function-format-version",
+        pattern=r"^1(\.[0-9]{1,9})?$",
+        description="`1.0`, or another 1",
+    ),
 ]
 Timeout = Annotated[
     float,
@@ -112,8 +122,8 @@ async def post_snowflake(
     request: Request,
     response: Response,
     batch_id: BatchId,
-    form: Format = "json",
-    version: Version = "1.0",
+    form: Format = "json",  # noqa: ARG001 - checked by its pattern
+    version: Version = "1.0",  # noqa: ARG001 - so is this
     seconds: Timeout = MOST_SECONDS,
 ) -> Response:
     """Score a batch of calls of a Snowflake external function.
@@ -121,10 +131,6 @@ async def post_snowflake(
     A failure of a pair is an outcome. Sent again with its batch id, a batch goes on and is not
     scored anew.
     """
-    if form != "json" or version.partition(".")[0] != "1":
-        raise ProblemError(
-            Kind.MEDIA_TYPE, f"send rows in format json, version 1.0, not {form} {version}"
-        )
     encoding = request.headers.get("content-encoding", "").strip().lower()
     limit = service.settings.api.json_bytes
     body = await asyncio.to_thread(unpack, await request.body(), encoding, limit)
