@@ -1,6 +1,7 @@
 """The client against the real API, with Kafka, a worker and the CSV sink behind it."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
 
 from deploy.local import Kafka
 from pairscore.client import ApiError, Client, Pending, Unfinished
 from pairscore.pair import Failure, Outcome, Pair, Reason
-from shared.clients import end_offsets
 from tests.api_clients import a_key, write_keys
 from tests.fetching import wait_until
 from tests.serving import Api, serving_api
@@ -36,17 +35,6 @@ class World:
         self.folder = folder
         self.results = folder / "results"
         self.results.mkdir()
-        wait_until(self._led, within=WITHIN)
-
-    def _led(self) -> bool:
-        """Whether the partitions that the API reads have their leaders; new ones have none yet."""
-        topics, kafka = self.fleet.topics, self.fleet.settings
-        replies = [(topics.replies, number) for number in range(kafka.partitions)]
-        try:
-            end_offsets(self.fleet.admin, [(topics.jobs, 0), *replies], committed=True)
-        except KafkaException:
-            return False
-        return True
 
     @contextmanager
     def api(self, **options: Any) -> Iterator[Api]:
@@ -60,17 +48,31 @@ class World:
             yield
 
     @contextmanager
-    def all(self, told: Told, **options: Any) -> Iterator[Client]:
+    def all(self, told: Told, *, window: int = 1_000) -> Iterator[Client]:
         with ExitStack() as stack:
             stack.enter_context(self.storing())
-            stack.enter_context(working(self.fleet, told))
-            api = stack.enter_context(self.api(**options))
+            stack.enter_context(working(self.fleet, told, window=window))
+            api = stack.enter_context(self.api())
             yield stack.enter_context(Client(api.url))
 
 
 @pytest.fixture
 def world(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> World:
     return World(kafka, topic_prefix, tmp_path)
+
+
+@pytest.fixture
+def heard() -> Iterator[list[str]]:
+    """What a worker says of cancellations; the API has taken the place of pytest's log handlers."""
+    logger, messages = logging.getLogger("worker.cancellations"), list[str]()
+
+    def hear(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return True
+
+    logger.addFilter(hear)
+    yield messages
+    logger.removeFilter(hear)
 
 
 def pairs_of(count: int) -> list[tuple[str, str]]:
@@ -84,7 +86,11 @@ def test_pairs_are_scored_in_line(world: World) -> None:
         world.api() as api,
         Client(api.url) as client,
     ):
-        given = [Pair(url_of(1), "a"), ("http://e.org/bad.jpg", "b"), (url_of(3), "c")]
+        given: list[Pair | tuple[str, str]] = [
+            Pair(url_of(1), "a"),
+            ("http://e.org/bad.jpg", "b"),
+            (url_of(3), "c"),
+        ]
         assert client.score(given) == [SCORE, GONE, SCORE]
         assert client.score(pairs_of(1_100)) == [SCORE] * 1_100
     assert len(told.seen) == 1_103
@@ -124,7 +130,9 @@ def test_a_job_is_submitted_waited_for_and_downloaded(world: World, kind: str) -
             f'{n},{url},"{c.replace(chr(34), chr(34) * 2)}"\n' for n, (url, c) in enumerate(pairs)
         ]
         source.write_text("id,picture,words\n" + "".join(rows))
-    columns = {"url_column": "picture", "caption_column": "words"} if kind == "csv" else {}
+    columns: dict[str, Any] = (
+        {"url_column": "picture", "caption_column": "words"} if kind == "csv" else {}
+    )
     with world.all(Told(gone_where_bad)) as client:
         job = client.submit(source, **columns)
         seen = list(job.events())
@@ -170,6 +178,22 @@ def test_rows_are_followed_in_order_while_they_come(world: World) -> None:
         told.finish(range(1, 2))
         thread.join(WITHIN)
     assert rows == list(range(20))
+
+
+def test_a_cancelled_job_completes_with_what_was_scored(world: World, heard: list[str]) -> None:
+    told = Told(lambda _: None)
+    with world.all(told, window=2) as client:
+        job = client.submit(pairs_of(40))
+        wait_until(lambda: len(told.kept) > 0, within=WITHIN)
+        assert job.cancel().rows == 40
+        wait_until(lambda: f"job {job.name} is cancelled" in heard, within=WITHIN)
+        for kept in told.kept:
+            kept.set_result(SCORE)
+        status = job.wait(within=WITHIN)
+        assert status.scored == len(told.kept) < 40
+        assert status.failed == {Reason.CANCELLED: 40 - status.scored}
+        found = [each.outcome for each in job.scores()]
+    assert sum(isinstance(each, Failure) for each in found) == status.failed[Reason.CANCELLED]
 
 
 def test_the_same_key_is_the_same_job(world: World) -> None:
