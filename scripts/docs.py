@@ -82,6 +82,10 @@ def _commands() -> Iterator[str]:
     for module in (
         "producer csv",
         "producer cancel",
+        "producer api",
+        "producer keys add",
+        "producer keys list",
+        "producer keys revoke",
         "worker",
         "sink",
         "sink status",

@@ -41,7 +41,7 @@ def test_every_metric_and_label_that_is_named_exists():
             assert value in known[label] or not known[label], (name, label, value)
 
 
-@pytest.mark.parametrize("name", ["operations.md", "architecture.md", "consuming.md"])
+@pytest.mark.parametrize("name", ["operations.md", "architecture.md", "consuming.md", "api.md"])
 def test_every_setting_that_is_named_exists(name):
     known = {variable for service in SERVICES for variable in _variables(service, ENV_PREFIX)}
     named = set(re.findall(r"\bPAIRSCORE_[A-Z0-9_]*[A-Z0-9]\b", page(name)))

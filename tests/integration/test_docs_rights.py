@@ -4,8 +4,10 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
+import requests
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -14,6 +16,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from deploy.local.ports import free_ports
+from pairscore.client import Client
+from pairscore.pair import Failure, Reason
 from shared.settings import KafkaSettings
 from tests import commands
 from tests.documents import page
@@ -37,6 +42,7 @@ USERS = (
     "shared-topics-create",
     "producer-csv",
     "producer-cancel",
+    "producer-api",
     "worker",
     "sink-csv",
     "sink-postgres",
@@ -119,6 +125,38 @@ def test_a_fleet_whose_services_have_the_rights_of_the_page_scores_a_file(
             wait_until(lambda: "job j is cancelled" in logs[0].read_text(), within=DEADLINE)
         said = "\n".join(log.read_text() for log in logs)
         assert "authorization" not in said.lower(), said
+
+
+def test_an_api_with_the_rights_of_the_page_scores_in_line_and_makes_and_cancels_jobs(
+    strict, there, tmp_path
+):
+    there.create()
+    (port,) = free_ports(1)
+    results = {"PAIRSCORE_RESULTS": str(tmp_path), "PAIRSCORE_API__PORT": str(port)}
+    api = environment(strict, there, "producer-api", **results)
+    worker = environment(strict, there, "worker", PAIRSCORE_MODEL="demo")
+    url = f"http://127.0.0.1:{port}"
+    log = tmp_path / "log"
+    pair = ("http://127.0.0.1:1/1.jpg", "a cat")  # comes to nothing soon
+
+    def listens() -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{url}/v1/jobs", timeout=DEADLINE).ok
+        return False
+
+    with log.open("a") as file, ExitStack() as stack:
+        said = {"stdout": file.fileno(), "stderr": file.fileno()}
+        for command, given in ((["producer", "api"], api), (["worker"], worker)):
+            started = commands.started([sys.executable, "-m", *command], given, **said)
+            stack.enter_context(started)
+        wait_until(listens, within=DEADLINE)
+        with Client(url) as client:
+            (outcome,) = client.score([pair], 60.0, wait=False)
+            assert isinstance(outcome, Failure)
+            assert outcome.reason is Reason.BLOCKED_ADDRESS
+            job = client.submit([pair] * ROWS)
+            assert job.cancel().rows == ROWS
+    assert "authorization" not in log.read_text().lower(), log.read_text()
 
 
 def test_who_has_no_rights_is_told_so(strict, there, tmp_path, postgres_service):
