@@ -20,8 +20,9 @@ WITHIN = 30.0
 class Api:
     """Where it is, and a client for it."""
 
-    def __init__(self, port: int, stop: StopSignal) -> None:
+    def __init__(self, port: int, stop: StopSignal, spool: Path) -> None:
         self.port = port
+        self.spool = spool
         self.url = f"http://127.0.0.1:{port}"
         self.stop = stop
 
@@ -61,7 +62,7 @@ def serving_api(
 
     thread = threading.Thread(target=run, name="api", daemon=True)
     thread.start()
-    served = Api(port, stop)
+    served = Api(port, stop, results)
 
     def ready() -> bool:
         if failures:

@@ -8,13 +8,14 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 
-from pairscore.errors import EnvironmentFault, SettingsError
+from pairscore.errors import EnvironmentFault, PairscoreError, SettingsError
 from producer.api.answers import Answers
 from producer.api.app import make_app
 from producer.api.client import Client
@@ -50,6 +51,8 @@ _END_SECONDS: Final = GRACE_SECONDS + 2 * CLOSING_SECONDS + 10.0
 _READ_SECONDS: Final = 60.0
 _STALL_SECONDS: Final = 60.0
 _BACKLOG: Final = 4_096
+# They wait for disks and for the store; uploads have few of them at a time.
+_THREADS: Final = 64
 _QUICK: Final = {"linger.ms": 0}
 
 _log = logging.getLogger(__name__)
@@ -183,7 +186,8 @@ class _Runner:
 
     def crash(self, error: BaseException) -> None:
         """End with this error; from any thread."""
-        _log.critical("a thread ended with a defect", exc_info=error)
+        if not isinstance(error, PairscoreError):
+            _log.critical("a thread ended with a defect", exc_info=error)
         self._crashed = error
         self._stop.ask()
 
@@ -197,6 +201,7 @@ class _Runner:
         """Serve until asked to end.
 
         Raises:
+            PairscoreError: what keeps it from going on, such as another process of its name.
             RuntimeError: a thread ended with a defect.
         """
         options = service.settings.api
@@ -218,7 +223,10 @@ class _Runner:
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             self._loop = runner.get_loop()
+            self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "work"))
             runner.run(self._server.serve(sockets=[listener]))
+        if isinstance(self._crashed, PairscoreError):
+            raise self._crashed
         if self._crashed is not None:
             raise RuntimeError("a thread ended with a defect") from self._crashed
 

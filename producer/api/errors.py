@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from pairscore.errors import EnvironmentFault
@@ -72,6 +73,12 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(EnvironmentFault)
     async def _unavailable(request: Request, error: EnvironmentFault) -> Response:
         return problems.respond(Kind.UNAVAILABLE, str(error), _id_of(request), headers=_RETRY_AFTER)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, _error: ClientDisconnect) -> Response:
+        return problems.respond(
+            Kind.MALFORMED, "the connection was closed before the body was there", _id_of(request)
+        )
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, _error: Exception) -> Response:

@@ -4,12 +4,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar, overload
 
 from confluent_kafka import Message
 
 from producer.api.client import Client
 from shared.messages import JobMessage, JobState, Rejection, decode
 from shared.results import JobStatus, Results
+
+Kind = TypeVar("Kind", bound=JobMessage)
 
 
 class JobBook:
@@ -40,10 +43,14 @@ class JobBook:
         with self._lock:
             self._values[job.job] = job.encode()
 
-    def find(self, name: str) -> JobMessage | None:
-        """One job; None if there is none of that name."""
+    @overload
+    def find(self, name: str) -> JobMessage | None: ...
+    @overload
+    def find(self, name: str, kind: type[Kind]) -> Kind | None: ...
+    def find(self, name: str, kind: type[JobMessage] = JobMessage) -> JobMessage | None:
+        """One job; None if there is none of that name, and of that kind."""
         value = self._values.get(name)
-        found = None if value is None else decode(JobMessage, value)
+        found = None if value is None else decode(kind, value)
         return None if isinstance(found, Rejection) else found
 
     def names(self) -> list[str]:

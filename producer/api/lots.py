@@ -180,7 +180,8 @@ class LotPublisher:
                 self._begin()
             if lots or ends or self._overdue():
                 self._publish(lots, closing=ends)
-        except TakenOver:
+        except TakenOver as error:
+            self._give_up(error, lots)
             raise
         except (EnvironmentFault, KeyboardInterrupt) as error:
             fault = (

@@ -14,7 +14,7 @@ from producer.api.client import Client
 from producer.api.errors import invalid_json
 from producer.api.problems import Kind, ProblemError
 from producer.api.schemas import JobRequest
-from producer.api.service import Service, Taken, job_name, same_content
+from producer.api.service import Service, Taken, is_same, job_name
 from producer.api.uploads import (
     CsvOptions,
     Spooled,
@@ -68,6 +68,10 @@ class Posting:
 
     async def pairs(self, body: Spooled) -> JobMessage:
         """NDJSON."""
+        async with self._service.uploads:
+            return await self._pairs(body)
+
+    async def _pairs(self, body: Spooled) -> JobMessage:
         settings = self._service.settings
         file = await asyncio.to_thread(
             check_pairs, body.path, settings.kafka, settings.api.upload_rows
@@ -82,6 +86,10 @@ class Posting:
 
     async def csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
         """CSV."""
+        async with self._service.uploads:
+            return await self._csv(body, options)
+
+    async def _csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
         settings = self._service.settings
         survey = await asyncio.to_thread(
             check_csv, body.path, options, settings.kafka, settings.api.upload_rows
@@ -111,12 +119,13 @@ class Posting:
 
         return await self._publishing(len(pairs), publish())
 
-    def _known(self, job: JobMessage) -> JobMessage | None:
+    def _known(self, job: OwnJob) -> JobMessage | None:
         """The job, where the same request has published all of it."""
-        found = None if self._key is None else self._service.jobs.book.find(job.job)
-        if found is None:
+        book = self._service.jobs.book
+        if self._key is None or book.find(job.job) is None:
             return None
-        if not same_content(found, job):
+        found = book.find(job.job, type(job))
+        if found is None or not is_same(found, job):
             raise _taken()
         return found if found.state is JobState.CLOSED else None
 

@@ -75,7 +75,8 @@ class Service:
         self.quotas: Final = parts.quotas
         self.find_client: Final = parts.find_client
         self.spool: Final = parts.spool
-        self._uploads = asyncio.Semaphore(parts.settings.api.uploads)
+        self.uploads: Final = asyncio.Semaphore(parts.settings.api.uploads)
+        """So many are checked and published at once; the others wait."""
         self._making = threading.Lock()
         self._producer: Producer | None = None
 
@@ -169,8 +170,7 @@ class Service:
         self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool
     ) -> AnyJob:
         self.check_kafka()
-        async with self._uploads:
-            published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
+        published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
         closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
         self.jobs.book.know(closed)
         if not published.was_closed:
@@ -229,6 +229,6 @@ def job_name(client: str | None, key: str | None) -> str:
     return f"api-{digest[:32]}"
 
 
-def same_content(found: JobMessage, wanted: JobMessage) -> bool:
+def is_same(found: OwnJob, wanted: OwnJob) -> bool:
     """Whether a job that is there is the one that is wanted."""
-    return (found.source_sha256, found.client) == (wanted.source_sha256, wanted.client)
+    return (found.deciding(), found.client) == (wanted.deciding(), wanted.client)

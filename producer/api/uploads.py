@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -34,6 +35,8 @@ from shared.settings import KafkaSettings
 
 _WRITE_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
+# A character may be six of JSON's.
+_LINE_BYTES: Final = 6
 _LINE: Final = re.compile(r"line (\d+)")
 _OPTIONS: Final = (
     ("--url-column", "?url_column="),
@@ -151,14 +154,17 @@ class PairRows:
 
 
 @contextmanager
-def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
-    """The lines of a file, plain or gzip by its first bytes."""
+def open_lines(path: Path, most: int = sys.maxsize) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, plain or gzip by its first bytes.
+
+    One that is longer than `most` bytes comes in pieces: gzip makes it out of next to nothing.
+    """
     with path.open("rb") as plain:
         if plain.peek(2)[:2] == _GZIP:
             with gzip.GzipFile(fileobj=plain) as unpacked:
-                yield iter(unpacked)
+                yield iter(lambda: unpacked.readline(most), b"")
         else:
-            yield iter(plain)
+            yield iter(plain) if most == sys.maxsize else iter(lambda: plain.readline(most), b"")
 
 
 def _parsed(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -175,11 +181,19 @@ def check_pairs(path: Path, kafka: KafkaSettings, most_rows: int) -> PairFile:
     """
     row = 0
     limit = kafka.max_message_bytes
+    longest = max(1_000_000, _LINE_BYTES * limit)
     try:
-        with open_lines(path) as lines:
+        with open_lines(path, longest) as lines:
             for number, line in enumerate(lines, 1):
                 if line.isspace():
                     continue
+                if len(line) >= longest:
+                    raise ProblemError(
+                        Kind.INVALID,
+                        f"row {row}: its line is longer than {longest:,} bytes",
+                        row=row,
+                        line=number,
+                    )
                 try:
                     pair = PairIn.model_validate_json(line)
                 except ValidationError as error:

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from deploy import local
-from pairscore.errors import SettingsError
+from pairscore.errors import EnvironmentFault, SettingsError
 from producer.api.command import serve
 from producer.api.keys_command import Wanted, add_key, revoke_key
 from shared.settings import ApiOptions, ProducerSettings
@@ -153,6 +153,16 @@ def test_an_address_of_others_needs_keys_or_to_be_open(kafka, topic_prefix, tmp_
         serve(settings(), StopSignal())
     with pytest.raises(SettingsError, match=r"nowhere\.json"):
         serve(settings(keys=str(tmp_path / "nowhere.json")), StopSignal())
+
+
+def test_of_two_with_one_name_the_first_ends_in_one_line(fleet, tmp_path):
+    with pytest.raises(EnvironmentFault, match="taken over"):  # noqa: PT012, SIM117
+        with serving_api(fleet.settings, tmp_path) as first:
+            with serving_api(fleet.settings, tmp_path) as second:
+                assert second.post("/v1/jobs", body(1)).status_code == 202
+                assert first.post("/v1/jobs", body(1)).status_code == 503
+                wait_until(lambda: first.stop.asked, within=WITHIN)
+    assert len(fleet.read(fleet.topics.pairs)) == 1
 
 
 def test_while_kafka_is_away_nothing_is_taken_and_later_it_is(own_kafka, tmp_path):

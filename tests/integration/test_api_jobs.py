@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import logging
+import socket
 import threading
 
 import pytest
@@ -99,6 +101,7 @@ BAD = [
     (b"http://e.org/1.jpg\n", NDJSON, 422, 0, 1, "row 0"),
     (b"\xff\xfe\n", NDJSON, 422, 0, 1, "row 0"),
     (b"", NDJSON, 422, None, None, "no rows"),
+    (gzip.compress(b"a" * 100_000_000), NDJSON, 422, 0, 1, "line is longer"),
     (gzip.compress(lines(range(9)))[:-9], NDJSON, 400, None, None, "cut short"),
     (b"url,caption\n", "text/csv", 422, None, None, "no rows"),
     (b"", "text/csv", 422, None, None, "empty"),
@@ -142,6 +145,36 @@ def test_sent_again_with_its_key_it_is_the_same_job(api_and_fleet):
     assert (other.status_code, other.json()["type"]) == (409, "urn:pairscore:problem:conflict")
     bad = send(api, body, **{"Idempotency-Key": "a b"})
     assert bad.status_code == 422
+
+
+def test_same_csv_read_otherwise_is_another_body(api_and_fleet):
+    api, _ = api_and_fleet
+    body = b"a,b,caption\nhttp://e.org/1,http://e.org/2,c\n"
+
+    def ask(column: str) -> requests.Response:
+        return requests.post(
+            f"{api.url}/v1/jobs?url_column={column}",
+            data=body,
+            headers={"Content-Type": "text/csv", "Idempotency-Key": "columns"},
+            timeout=WITHIN,
+        )
+
+    assert [ask(column).status_code for column in ("a", "a", "b")] == [202, 202, 409]
+
+
+def test_client_that_goes_away_in_the_middle_leaves_nothing(api_and_fleet, caplog):
+    caplog.set_level(logging.INFO)
+    api, fleet = api_and_fleet
+    before = len(fleet.read(fleet.topics.jobs))
+    with socket.create_connection(("127.0.0.1", api.port)) as sock:
+        sock.sendall(
+            b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+            b"Content-Length: 1000\r\n\r\n" + lines(range(3))
+        )
+    wait_until(lambda: "POST /v1/jobs 400" in caplog.text, within=WITHIN)
+    assert "Traceback" not in caplog.text
+    assert len(fleet.read(fleet.topics.jobs)) == before
+    assert not [each for each in api.spool.iterdir() if each.name.startswith("pairscore-")]
 
 
 def test_same_key_at_the_same_time_publishes_once(api_and_fleet):
