@@ -47,6 +47,7 @@ SCORE = Score(25.0, 0.25, caption_truncated=False, image_sha256="0" * 64, attemp
 FAILURE = Failure(Reason.HTTP_ERROR, "404", attempts=2)
 BOTH = {"outcomes": [SCORED, FAILED]}
 QUOTA = "the quota of rows per second is used up"
+UNKNOWN = problem(404, "not-found", "there is no such job", more={})
 BUSY = problem(503, "unavailable", "Kafka does not answer", more={})
 
 
@@ -232,8 +233,7 @@ def test_a_problem_is_an_error_with_its_fields_and_one_line() -> None:
 
 
 def test_a_job_that_was_just_made_may_not_be_known_everywhere() -> None:
-    unknown = problem(404, "not-found", "there is no such job", more={})
-    with client_of(answer(job(), 202), unknown, answer(job("complete"))) as (client, script):
+    with client_of(answer(job(), 202), UNKNOWN, answer(job("complete"))) as (client, script):
         made = client.submit(PAIRS)
         assert made.status().complete
     assert len(script.asked) == 3
@@ -250,10 +250,11 @@ def test_pending_outcomes_are_asked_for_until_they_are_there() -> None:
         },
     }
     strangers = page(8, 9, complete=False)  # of other requests of the same client
-    with client_of(answer(first), strangers, page(7, 8, complete=False)) as (client, script):
+    script_of = (answer(first), UNKNOWN, strangers, page(7, 8, complete=False))
+    with client_of(*script_of) as (client, script):
         found = client.score([PAIRS[0], Pair(*PAIRS[1])])
     assert found[0] == SCORE
-    assert [asked.path for asked in script.asked[1:]] == ["/v1/jobs/j/scores?start=7&limit=2"] * 2
+    assert [asked.path for asked in script.asked[1:]] == ["/v1/jobs/j/scores?start=7&limit=2"] * 3
 
 
 def test_pending_outcomes_can_be_left() -> None:
@@ -405,6 +406,7 @@ def test_the_key_is_sent_and_never_shown(
     assert "\n" not in str(error)
     text = "".join(traceback.format_exception(error)) + repr(error) + repr(error.__dict__)
     assert "notforothers" not in shown + text + caplog.text
+    assert error.__context__ is None  # requests' errors have the request
 
 
 def test_a_netrc_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
