@@ -56,9 +56,9 @@ def serving_api(
     def run() -> None:
         try:
             serve(made, stop)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the test
             failures.append(error)
-            raise
+            stop.ask()
 
     thread = threading.Thread(target=run, name="api", daemon=True)
     thread.start()

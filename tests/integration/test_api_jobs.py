@@ -242,6 +242,7 @@ def test_outcomes_are_given_by_row_in_every_format(stored):
     assert (rows, page["complete"]) == (list(range(30)), True)
     streamed = api.get(f"/v1/jobs/{job}/scores", headers={"Accept": NDJSON})
     assert streamed.headers["content-type"] == NDJSON
+    assert streamed.headers["x-job-state"] == "complete"
     assert [json.loads(line)["row"] for line in streamed.text.splitlines()] == list(range(30))
     some = api.get(f"/v1/jobs/{job}/scores?format=ndjson&start=5&limit=3")
     assert [json.loads(line)["row"] for line in some.text.splitlines()] == [5, 6, 7]

@@ -99,7 +99,9 @@ async def post_job(
     return JSONResponse(status.model_dump(mode="json", exclude_none=True), 202, headers)
 
 
-@router.get("/v1/jobs", responses=documented(*OF_ALL, Kind.INVALID))
+@router.get(
+    "/v1/jobs", response_model_exclude_none=True, responses=documented(*OF_ALL, Kind.INVALID)
+)
 async def get_jobs(
     service: Served, client: Who, limit: Annotated[int, Query(ge=1, le=1_000)] = 100
 ) -> JobsOut:
@@ -110,6 +112,7 @@ async def get_jobs(
 
 @router.get(
     "/v1/jobs/{job}",
+    response_model_exclude_none=True,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID),
 )
 async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
@@ -121,6 +124,7 @@ async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
 @router.delete(
     "/v1/jobs/{job}",
     status_code=202,
+    response_model_exclude_none=True,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID),
 )
 async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
@@ -178,11 +182,12 @@ async def get_scores(
         return JSONResponse(content)
     # Asked for once now, so that what cannot be read is said with a status.
     await asyncio.to_thread(outcomes, service, job, start, 1)
+    headers = {"X-Job-State": status.state}
     if wanted == "ndjson":
-        return StreamingResponse(ndjson(service, job, start, limit), media_type=NDJSON)
-    return StreamingResponse(
-        csv(service, message, start, limit), media_type=f"{CSV}; charset=utf-8"
-    )
+        lines = ndjson(service, job, start, limit)
+        return StreamingResponse(lines, media_type=NDJSON, headers=headers)
+    table = csv(service, message, start, limit)
+    return StreamingResponse(table, media_type=f"{CSV}; charset=utf-8", headers=headers)
 
 
 @router.get(
