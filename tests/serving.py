@@ -62,7 +62,7 @@ def serving_api(
 
     thread = threading.Thread(target=run, name="api", daemon=True)
     thread.start()
-    served = Api(port, stop, results)
+    served = Api(port, stop, results / "pairscore-api-api")
 
     def ready() -> bool:
         if failures:

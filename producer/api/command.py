@@ -92,7 +92,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
             runner = _Runner(stop)
             ending = StopSignal()
             pulse = Pulse(ending, health)
-            answers = Answers(f"{name}.{secrets.token_hex(8)}")
+            answers = Answers(secrets.token_hex(16))
             partition = secrets.randbelow(settings.kafka.partitions)
             book = JobBook()
 
@@ -162,7 +162,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                         None if url is None else url.get_secret_value(), settings.redis.timeout
                     ),
                     find_client=find_client,
-                    spool=_spool(settings.api),
+                    spool=_spool(settings.api, name),
                     stop=stop,
                     ending=ending,
                     published=published,
@@ -225,6 +225,8 @@ class _Runner:
             self._loop = runner.get_loop()
             self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "work"))
             runner.run(self._server.serve(sockets=[listener]))
+            # Before the threads of uploads are waited for.
+            service.parts.ending.ask()
         if isinstance(self._crashed, PairscoreError):
             raise self._crashed
         if self._crashed is not None:
@@ -265,13 +267,20 @@ def _is_own(host: str) -> bool:
         return False
 
 
-def _spool(options: ApiOptions) -> Path:
+def _spool(options: ApiOptions, name: str) -> Path:
+    """A folder of this process's own, without what an earlier one of its name left there."""
     folder = Path(options.spool or tempfile.gettempdir())
-    if not folder.is_dir():
+    own = folder / f"pairscore-api-{name}"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        for left in own.iterdir():
+            left.unlink()
+    except OSError as error:
         raise EnvironmentFault(
-            f"setting PAIRSCORE_API__SPOOL: {folder}: there is no such folder; make it"
-        )
-    return folder
+            f"setting PAIRSCORE_API__SPOOL: {own}: {error.strerror or error}; it must be a folder "
+            "that this process can write to"
+        ) from None
+    return own
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pairscore.pair import Reason
 from producer.api.batches import Batches
 from producer.api.errors import invalid_json
-from producer.api.openapi import JSON
 from producer.api.problems import Kind, ProblemError
 from producer.api.service import Service
 from producer.api.uploads import check_size
@@ -50,12 +49,6 @@ FAILED: Final[dict[str, JsonValue]] = {
     "error": "http_error",
     "error_detail": "404",
 }
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The body of a request, for OpenAPI, where a route reads it by itself."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 def batches_of(request: Request) -> Batches:

@@ -84,7 +84,7 @@ class Jobs:
         """
         stored = self.results.job(message.job)
         if stored is None:
-            return _unstored(message)
+            return unstored(message)
         state = stored.state
         if state == "open" and message.state is JobState.CLOSED:
             state = "closed"
@@ -118,7 +118,8 @@ def may_see(client: Client | None, job: JobMessage) -> bool:
     return client is None or client.all_jobs or job.client == client.name
 
 
-def _unstored(message: JobMessage) -> JobStatus:
+def unstored(message: JobMessage) -> JobStatus:
+    """How far a job is of which nothing is stored."""
     updated: datetime = message.created_at
     return JobStatus(
         job=message.job,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic_core import to_json
 
@@ -24,6 +24,7 @@ from producer.api.answers import Answers, Awaited
 from producer.faults import TakenOver
 from producer.job import OwnJob
 from producer.job_log import JobLog
+from producer.publication import MOST_BYTES
 from producer.pulse import Pulse
 from producer.transactions import Transactions
 from shared.messages import API, VERSION, JobState, key_of
@@ -73,6 +74,9 @@ class Pace:
 
     rows: int
     seconds: float
+
+
+_Doubt: TypeAlias = tuple[list[tuple[Lot, str, int]], list[OwnJob]]
 
 
 class LotPublisher:
@@ -125,9 +129,11 @@ class LotPublisher:
         self._on_crash = on_crash
         self._transactions: Transactions | None = None
         self._jobs: dict[str | None, OwnJob] = {}
+        # Lots whose transaction may have been committed without a word of it, and what it said.
+        self._doubt: _Doubt | None = None
         self._inbox: Inbox[Lot | None] = Inbox()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
-        self.fault: EnvironmentFault | None = None
+        self.fault: str | None = None
 
     def start(self) -> None:
         """Take the transactional id, close what an earlier process left open, begin the thread.
@@ -162,13 +168,14 @@ class LotPublisher:
     def _next_lots(self) -> tuple[list[Lot], bool]:
         """What came, waited for a little; and whether it is the last."""
         lots: list[Lot] = []
-        rows = 0
+        rows = size = 0
         with suppress(Empty):
             item = self._inbox.get(_PATIENCE)
             while item is not None:
                 lots.append(item)
                 rows += len(item.pairs)
-                if rows >= _MOST_ROWS:
+                size += sum(len(url) + len(caption) for url, caption in item.pairs)
+                if rows >= _MOST_ROWS or size >= MOST_BYTES:
                     return lots, False
                 item = self._inbox.get_nowait()
             return lots, True
@@ -182,6 +189,8 @@ class LotPublisher:
                 self._publish(lots, closing=ends)
         except TakenOver as error:
             self._give_up(error, lots)
+            # The other has ended what was open.
+            self._resolve()
             raise
         except (EnvironmentFault, KeyboardInterrupt) as error:
             fault = (
@@ -192,31 +201,66 @@ class LotPublisher:
             self._give_up(fault, lots)
             if not ends:
                 self._pulse_pause()
+            elif self._doubt is not None:
+                for lot, *_ in self._doubt[0]:
+                    self._refuse(lot, f"it is not known whether Kafka took the rows: {fault}")
 
     def _pulse_pause(self) -> None:
         with suppress(KeyboardInterrupt):
             self._pulse.wait(_ANEW_SECONDS)
 
     def _give_up(self, fault: EnvironmentFault, lots: list[Lot]) -> None:
-        """Refuse what came, and begin anew: nobody knows what the last transaction came to."""
-        self.fault = fault
-        self._health.ready(False, str(fault))
+        """Refuse what came, and begin anew.
+
+        But those of a transaction that may have been committed wait until that is known.
+        """
+        # Anew for each: an exception keeps the frames it has come through.
+        why = str(fault)
+        self.fault = why
+        self._health.ready(False, why)
         self._transactions = None
         self._jobs.clear()
+        doubtful = {id(lot) for lot, *_ in self._doubt[0]} if self._doubt is not None else set()
+        with suppress(Empty):
+            while (item := self._inbox.get_nowait()) is not None:
+                lots.append(item)
+            self._inbox.put(None)
         for lot in lots:
-            if lot.awaited is not None:
-                self._answers.forget(lot.awaited)
-            lot.settle(fault)
+            if id(lot) not in doubtful:
+                self._refuse(lot, why)
+
+    def _refuse(self, lot: Lot, why: str) -> None:
+        if lot.awaited is not None:
+            self._answers.forget(lot.awaited)
+        lot.settle(EnvironmentFault(why))
+
+    def _resolve(self) -> None:
+        """Find out what a transaction came to that was in doubt; the id has been taken by now."""
+        if self._doubt is None:
+            return
+        placed, said = self._doubt
+        try:
+            committed = self._settled(said)
+        except TakenOver:
+            committed = False
+        self._doubt = None
+        by_name = {job.job: job for job in said}
+        for lot, name, first in placed:
+            if committed:
+                lot.settle(Placed(by_name[name], first))
+            else:
+                self._refuse(lot, "Kafka did not take the rows; send the request again")
 
     def _begin(self) -> None:
         transactions = self._make()
         transactions.start()
+        self._resolve()
         left = self._log.open_jobs(lambda job: self._mine.fullmatch(job) is not None)
         if left:
             transactions.begin()
             closed = [job.closed(job.rows_published) for job in left]
             self._add_jobs(transactions, closed)
-            transactions.commit(lambda: self._settled(closed[0]))
+            transactions.commit(lambda: self._settled(closed))
             _log.info("closed %d in-line jobs of an earlier process", len(left))
         self._transactions = transactions
         self.fault = None
@@ -253,7 +297,9 @@ class LotPublisher:
             if job.job in counts or closing or self._is_over(job, now)
         ]
         self._add_jobs(transactions, said)
-        transactions.commit(lambda: self._settled(said[0]))
+        self._doubt = (placed, said)
+        transactions.commit(lambda: self._settled(said))
+        self._doubt = None
         by_name = {job.job: job for job in said}
         self._jobs = {
             client: by_name.get(job.job, job)
@@ -278,12 +324,18 @@ class LotPublisher:
         for job in jobs:
             transactions.add(self._topics.jobs, job.job.encode(), job.encode())
 
-    def _settled(self, said: OwnJob) -> bool:
-        """Whether a transaction that says this of a job was committed.
+    def _settled(self, said: Sequence[OwnJob]) -> bool:
+        """Whether a transaction that says this of jobs was committed.
+
+        All of them are looked for: of a batch that an engine sends again, another process may say
+        the same.
 
         Raises:
-            TakenOver: another process has gone on with it.
+            TakenOver: another process has gone on with one.
         """
+        return all(self._is_said(job) for job in said)
+
+    def _is_said(self, said: OwnJob) -> bool:
         found = self._log.latest(said.job)
         if found is None or found.rows_published < said.rows_published:
             return False

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from producer.api.problems import Problem
 from producer.api.schemas import JobRequest, OutcomeOut, RowOut
@@ -36,6 +37,12 @@ BODIES: Final[dict[str, Any]] = {
     },
 }
 """The bodies that make a job."""
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The body of a request, for OpenAPI, where a route reads it by itself."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 def document(app: FastAPI) -> None:

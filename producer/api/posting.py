@@ -17,6 +17,7 @@ from producer.api.schemas import JobRequest
 from producer.api.service import Service, Taken, is_same, job_name
 from producer.api.uploads import (
     CsvOptions,
+    Limits,
     Spooled,
     check_csv,
     check_pairs,
@@ -73,9 +74,10 @@ class Posting:
 
     async def _pairs(self, body: Spooled) -> JobMessage:
         settings = self._service.settings
-        file = await asyncio.to_thread(
-            check_pairs, body.path, settings.kafka, settings.api.upload_rows
+        limits = Limits(
+            settings.kafka.max_message_bytes, settings.api.upload_bytes, settings.api.upload_rows
         )
+        file = await asyncio.to_thread(check_pairs, body.path, limits)
         job = pair_job(self._name, name_of(self._client), body, datetime.now(UTC))
         if (known := self._known(job)) is not None:
             return known

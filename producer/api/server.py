@@ -21,6 +21,11 @@ from shared.settings import ApiOptions
 HEAD_BYTES: Final = 65_536
 """The longest head of a request, with all its headers."""
 
+STREAMED: Final = frozenset(
+    {"text/csv", "application/x-ndjson", "application/jsonl", "application/ndjson"}
+)
+"""Media types of bodies that go to a file."""
+
 RATE_AFTER_SECONDS: Final = 10.0
 """A body has so long before its rate counts."""
 
@@ -94,6 +99,12 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Hang up where a body was not waited for: what comes of it would look like a request."""
+        super().on_response_complete()
+        if not self._in_head and not self.transport.is_closing():
+            self.transport.close()
+
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_seconds, self._late)
 
@@ -114,6 +125,11 @@ class Connection(HttpToolsProtocol):
                 "content-length: 0\r\n\r\n".encode()
             )
             self.transport.close()
+
+
+def media_type(content_type: str) -> str:
+    """The media type of a `Content-Type`, without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip(" \t").lower()
 
 
 def make_protocol(options: ApiOptions, connections: int) -> type[Connection]:
@@ -166,8 +182,9 @@ class BodyLimits:
 
     def _limit(self, scope: Scope) -> int:
         if scope["method"] == "POST" and scope["path"] == "/v1/jobs":
-            kind = dict(scope["headers"]).get(b"content-type", b"")
-            if not kind.lower().startswith(b"application/json"):
+            # The first one, as the route has it.
+            kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+            if kinds and media_type(kinds[0].decode("latin-1")) in STREAMED:
                 return self.options.upload_bytes
         return self.options.json_bytes
 

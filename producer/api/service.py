@@ -5,6 +5,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from pairscore.errors import EnvironmentFault, InputError
 from producer.api.answers import Answers, Awaited
 from producer.api.client import Client
 from producer.api.jobs import Jobs
-from producer.api.lots import Lot, LotPublisher, Placed
+from producer.api.lots import OUTAGE_SECONDS, Lot, LotPublisher, Placed
 from producer.api.quotas import Quotas
 from producer.api.uploads import PairFile, PairRows
 from producer.csv_rows import CsvRows
@@ -37,6 +38,9 @@ from shared.telemetry.health import Health
 from shared.topics import Topics
 
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 1.0
+# Longer than a transaction is tried for, so that those in doubt are told what came of them.
+_KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
 T = TypeVar("T")
 
 
@@ -86,8 +90,8 @@ class Service:
         Raises:
             EnvironmentFault: they cannot.
         """
-        if (fault := self.parts.lots.fault) is not None:
-            raise fault
+        if (why := self.parts.lots.fault) is not None:
+            raise EnvironmentFault(why)
 
     async def publish_lot(
         self,
@@ -110,7 +114,14 @@ class Service:
             loop.call_soon_threadsafe(_set, settled, result)
 
         self.parts.lots.put(Lot(pairs, settle, client=client, job=job, awaited=awaited))
-        result = await settled
+        try:
+            async with asyncio.timeout(_KNOWN_SECONDS):
+                result = await settled
+        except TimeoutError:
+            raise EnvironmentFault(
+                "Kafka does not answer, and it is not known whether it has taken the rows; send "
+                "the request again"
+            ) from None
         if isinstance(result, EnvironmentFault):
             raise result
         return result
@@ -128,11 +139,11 @@ class Service:
         awaited = Awaited([None] * len(pairs))
         try:
             await self.publish_lot(pairs, client=client, awaited=awaited)
-            try:
-                async with asyncio.timeout_at(until):
-                    await awaited.done.wait()
-            except TimeoutError:
-                pass
+            # What is not there when the process is to end is pending.
+            while not (awaited.done.is_set() or self.parts.stop.asked or loop.time() >= until):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(until, loop.time() + _LOOK_SECONDS)):
+                        await awaited.done.wait()
         finally:
             self.parts.answers.forget(awaited)
         return awaited

@@ -9,9 +9,9 @@ import gzip
 import hashlib
 import os
 import re
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,11 +30,12 @@ from producer.checks import check_rows
 from producer.encoding import most_bytes
 from producer.job import CsvJob, OwnJob, describe_job
 from producer.publication import RowsChanged
-from shared.messages import API, JobState, key_of
+from shared.messages import API, MAX_ROWS, JobState, key_of
 from shared.settings import KafkaSettings
 
 _WRITE_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
+_LONGEST_REPLY: Final = {"partition": 99_999, "key": "k" * 64}
 # A character may be six of JSON's.
 _LINE_BYTES: Final = 6
 _LINE: Final = re.compile(r"line (\d+)")
@@ -108,11 +109,26 @@ def _no_room(folder: Path, error: OSError) -> EnvironmentFault:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What an upload may be, in bytes: a row as a message, a line, all of it; and how many rows."""
+
+    row_bytes: int
+    upload_bytes: int
+    rows: int
+
+    @property
+    def line_bytes(self) -> int:
+        """The longest line."""
+        return max(1_000_000, _LINE_BYTES * self.row_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class PairFile:
-    """A file of pairs as NDJSON that was checked: how many there are."""
+    """A file of pairs as NDJSON that was checked against limits: how many there are."""
 
     path: Path
     count: int
+    limits: Limits
 
 
 class PairRows:
@@ -140,9 +156,9 @@ class PairRows:
             RowsChanged: it is no such file any more.
         """
         try:
-            with open_lines(self._file.path) as lines:
+            with open_lines(self._file.path, self._file.limits) as lines:
                 yield ((pair["url"], pair["caption"]) for _, pair in _parsed(lines))
-        except (OSError, EOFError, ValueError, KeyError):
+        except (OSError, EOFError, zlib.error, ValueError, KeyError):
             raise RowsChanged from None
 
     def encode(
@@ -154,17 +170,37 @@ class PairRows:
 
 
 @contextmanager
-def open_lines(path: Path, most: int = sys.maxsize) -> Iterator[Iterator[bytes]]:
+def open_lines(path: Path, limits: Limits) -> Iterator[Iterator[bytes]]:
     """The lines of a file, plain or gzip by its first bytes.
 
-    One that is longer than `most` bytes comes in pieces: gzip makes it out of next to nothing.
+    Gzip makes long lines, and many, out of next to nothing: the iterator raises `ProblemError` for
+    one that is longer than `limits` allow, and for more bytes in all.
     """
-    with path.open("rb") as plain:
-        if plain.peek(2)[:2] == _GZIP:
-            with gzip.GzipFile(fileobj=plain) as unpacked:
-                yield iter(lambda: unpacked.readline(most), b"")
+    with path.open("rb") as file:
+        if file.peek(2)[:2] == _GZIP:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield _lines(unpacked.readline, limits)
         else:
-            yield iter(plain) if most == sys.maxsize else iter(lambda: plain.readline(most), b"")
+            yield _lines(file.readline, limits)
+
+
+def _lines(read: Callable[[int], bytes], limits: Limits) -> Iterator[bytes]:
+    left = limits.upload_bytes
+    number = 0
+    while line := read(limits.line_bytes):
+        number += 1
+        left -= len(line)
+        if len(line) >= limits.line_bytes:
+            raise ProblemError(
+                Kind.INVALID,
+                f"line {number}: it is longer than {limits.line_bytes:,} bytes",
+                line=number,
+            )
+        if left < 0:
+            raise ProblemError(
+                Kind.TOO_LARGE, f"the body is longer than {limits.upload_bytes:,} bytes unpacked"
+            )
+        yield line
 
 
 def _parsed(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -173,44 +209,35 @@ def _parsed(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, str]]]:
             yield number, from_json(line)
 
 
-def check_pairs(path: Path, kafka: KafkaSettings, most_rows: int) -> PairFile:
+def check_pairs(path: Path, limits: Limits) -> PairFile:
     """Make sure that each line is a pair that fits into a message.
 
     Raises:
         ProblemError: one is not; says which.
     """
     row = 0
-    limit = kafka.max_message_bytes
-    longest = max(1_000_000, _LINE_BYTES * limit)
     try:
-        with open_lines(path, longest) as lines:
+        with open_lines(path, limits) as lines:
             for number, line in enumerate(lines, 1):
                 if line.isspace():
                     continue
-                if len(line) >= longest:
-                    raise ProblemError(
-                        Kind.INVALID,
-                        f"row {row}: its line is longer than {longest:,} bytes",
-                        row=row,
-                        line=number,
-                    )
                 try:
                     pair = PairIn.model_validate_json(line)
                 except ValidationError as error:
                     raise ProblemError(
                         Kind.INVALID, f"row {row}: {explain(error)}", row=row, line=number
                     ) from None
-                check_size(pair.url, pair.caption, row, limit, number)
+                check_size(pair.url, pair.caption, row, limits.row_bytes, number)
                 row += 1
-                if row > most_rows:
-                    raise too_many_rows(most_rows)
-    except (EOFError, OSError) as error:
+                if row > limits.rows:
+                    raise too_many_rows(limits.rows)
+    except (EOFError, OSError, zlib.error) as error:
         raise ProblemError(
             Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})"
         ) from None
     if row == 0:
         raise ProblemError(Kind.INVALID, "the body has no rows; send one JSON object a line")
-    return PairFile(path, row)
+    return PairFile(path, row, limits)
 
 
 def check_size(url: str, caption: str, row: int, limit: int, line: int | None = None) -> None:
@@ -222,7 +249,7 @@ def check_size(url: str, caption: str, row: int, limit: int, line: int | None = 
     if most_bytes(len(url) + len(caption)) <= limit:
         return
     now = datetime.now().astimezone()
-    size = len(encode_pair("x" * 128, row, url, caption, now))
+    size = len(encode_pair("x" * 128, MAX_ROWS, url, caption, now, _LONGEST_REPLY))
     if size > limit:
         raise ProblemError(
             Kind.INVALID,

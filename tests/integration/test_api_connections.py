@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.api_clients import write_keys
 from tests.fetching import wait_until
 from tests.serving import Api, serving_api
 from tests.working import WITHIN, Fleet
@@ -133,3 +134,26 @@ def test_more_connections_than_are_allowed_are_closed_and_the_others_served(api)
             for each in others:
                 each.close()
     wait_until(lambda: api.get("/v1/jobs").ok, within=WITHIN)
+
+
+def test_a_connection_whose_body_never_came_is_closed_with_the_answer(api):
+    for path in (b"/v1/openapi.json", b"/nothing"):
+        with connect(api) as sock:
+            sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+            assert read(sock).startswith(b"HTTP/1.1 ")
+
+
+def test_nobody_without_a_key_has_a_body_read(kafka, topic_prefix, tmp_path):
+    keys = tmp_path / "keys.json"
+    write_keys(keys)
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix)
+    for path in (b"/v1/scores", b"/v1/jobs"):
+        with (
+            serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api,
+            connect(api) as sock,
+        ):
+            sock.sendall(
+                b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000000\r\n\r\n{"
+            )
+            assert read(sock).startswith(b"HTTP/1.1 401 ")

@@ -30,7 +30,9 @@ def fleet(kafka, topic_prefix):
 def api_and_fleet(kafka, tmp_path_factory):
     fleet = Fleet(kafka.bootstrap_servers, "api-jobs.", retry_delays=(1,))
     with serving_api(
-        fleet.settings, tmp_path_factory.mktemp("api"), api={"json_bytes": 2_000_000}
+        fleet.settings,
+        tmp_path_factory.mktemp("api"),
+        api={"json_bytes": 2_000_000, "upload_bytes": 19_000_000},
     ) as api:
         yield api, fleet
 
@@ -101,7 +103,9 @@ BAD = [
     (b"http://e.org/1.jpg\n", NDJSON, 422, 0, 1, "row 0"),
     (b"\xff\xfe\n", NDJSON, 422, 0, 1, "row 0"),
     (b"", NDJSON, 422, None, None, "no rows"),
-    (gzip.compress(b"a" * 100_000_000), NDJSON, 422, 0, 1, "line is longer"),
+    (gzip.compress(b"a" * 100_000_000), NDJSON, 422, None, 1, "is longer"),
+    (gzip.compress(b"\n" * 20_000_000), NDJSON, 413, None, None, "unpacked"),
+    (gzip.compress(lines(range(9)))[:20] + b"\xff" * 40, NDJSON, 400, None, None, "damaged"),
     (gzip.compress(lines(range(9)))[:-9], NDJSON, 400, None, None, "cut short"),
     (b"url,caption\n", "text/csv", 422, None, None, "no rows"),
     (b"", "text/csv", 422, None, None, "empty"),

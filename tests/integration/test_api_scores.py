@@ -1,6 +1,7 @@
 """In-line scoring over HTTP, against real Kafka and a worker whose scorer does what it is told."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import pytest
 import requests
@@ -93,13 +94,28 @@ def test_what_is_not_ready_in_time_is_pending_and_scored_once(fleet, tmp_path):
     assert scorer.rows() == [0, 1, 2, 5, 6]
 
 
+def test_what_waits_when_the_process_is_to_end_is_pending(fleet, tmp_path):
+    scorer = Told(lambda _: None)
+    found: list[requests.Response] = []
+    with working(fleet, scorer):
+        with serving_api(fleet.settings, tmp_path) as api:
+            body = {"pairs": pairs(range(2)), "timeout": 60}
+            asking = Thread(target=lambda: found.append(api.post("/v1/scores", body)))
+            asking.start()
+            wait_until(lambda: len(scorer.kept) == 2, within=WITHIN)
+        asking.join()
+        assert found[0].json()["pending"]["count"] == 2
+        scorer.finish(range(2))
+        wait_until(lambda: fleet.rows() == [0, 1], within=WITHIN)
+
+
 def test_in_line_job_is_closed_when_it_is_full_and_when_the_process_ends(fleet, tmp_path):
     options = {"inline_rows": 4}
     with working(fleet, Told()), serving_api(fleet.settings, tmp_path, api=options) as api:
         for _ in range(3):
             assert api.post("/v1/scores", {"pairs": pairs(range(3)), "timeout": 30}).ok
         listed = api.get("/v1/jobs").json()["jobs"]
-        assert [(job["state"], job["published"], job["rows"]) for job in listed] == [
+        assert [(job["state"], job["published"], job.get("rows")) for job in listed] == [
             ("open", 3, None),
             ("closed", 6, 6),
         ]
@@ -148,10 +164,10 @@ def shared_api(kafka, tmp_path_factory):
 def test_a_body_that_is_no_json_is_said(shared_api):
     api, _ = shared_api
     reply = requests.post(f"{api.url}/v1/scores", data=b"{nope", timeout=WITHIN)
-    assert (reply.status_code, reply.json()["type"]) in {
-        (422, "urn:pairscore:problem:invalid"),
-        (400, "urn:pairscore:problem:malformed-request"),
-    }
+    assert (reply.status_code, reply.json()["type"]) == (
+        415,
+        "urn:pairscore:problem:unsupported-media-type",
+    )
     typed = requests.post(
         f"{api.url}/v1/scores",
         data=b"{nope",
@@ -160,6 +176,19 @@ def test_a_body_that_is_no_json_is_said(shared_api):
     )
     assert typed.status_code == 400
     assert typed.json()["type"] == "urn:pairscore:problem:malformed-request"
+
+
+def test_text_that_is_none_is_refused_and_harms_nobody(shared_api):
+    api, _ = shared_api
+    for path in ("/v1/scores", "/v1/jobs"):
+        reply = requests.post(
+            f"{api.url}{path}",
+            data=b'{"pairs": [{"url": "http://a/", "caption": "x\\ud800"}]}',
+            headers={"Content-Type": "application/json"},
+            timeout=WITHIN,
+        )
+        assert reply.status_code in {400, 422}
+    assert api.get("/v1/jobs").status_code == 200
 
 
 def test_what_is_not_there_is_a_problem_too(shared_api):

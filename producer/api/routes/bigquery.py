@@ -23,11 +23,11 @@ from producer.api.engines import (
     EngineOutcome,
     Text,
     batches_of,
-    body_of,
     fields,
     parse,
     texts,
 )
+from producer.api.openapi import body_of
 from producer.api.problems import Kind, ProblemError
 
 MOST_SECONDS: Final = 55.0

@@ -8,11 +8,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from producer.api.access import OF_ALL, Served, Who, charge
 from producer.api.client import Client
+from producer.api.jobs import unstored
 from producer.api.lots import is_inline
 from producer.api.openapi import BODIES, CSV, EVENT, JSON, NDJSON
 from producer.api.posting import Posting
 from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
+from producer.api.server import STREAMED, media_type
 from producer.api.service import Service
 from producer.api.streams import PAGE_ROWS, csv, events, ndjson, outcomes
 from producer.api.uploads import CsvOptions, spooled
@@ -21,7 +23,6 @@ from shared.messages import JobMessage
 _MOST_PAGE_ROWS: Final = 10_000
 _KEY: Final = r"^[\x21-\x7e]{1,255}$"
 _DELIMITER: Final = r'^[^"\r\n\x00]$'
-_NDJSON_NAMES: Final = frozenset({NDJSON, "application/jsonl", "application/ndjson"})
 
 router = APIRouter(tags=["jobs"])
 
@@ -78,23 +79,24 @@ async def post_job(
     service.check_kafka()
     await charge(service, client, response, requests=1, rows=0)
     upload = Posting(service, client, response, idempotency_key)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     if kind == JSON:
         job = await upload.json(await request.body())
-    elif kind in _NDJSON_NAMES:
-        async with spooled(request.stream(), service.spool) as body:
-            job = await upload.pairs(body)
     elif kind == CSV:
         options = CsvOptions(url_column, caption_column, delimiter, overwrite=overwrite)
         async with spooled(request.stream(), service.spool) as body:
             job = await upload.csv(body, options)
+    elif kind in STREAMED:
+        async with spooled(request.stream(), service.spool) as body:
+            job = await upload.pairs(body)
     else:
         raise ProblemError(
             Kind.MEDIA_TYPE,
             f"send {JSON}, {NDJSON} or {CSV}",
             headers={"Accept-Post": f"{JSON}, {NDJSON}, {CSV}", "Connection": "close"},
         )
-    status = job_out(await asyncio.to_thread(service.jobs.status, job))
+    # Not from the store, which may be away: what Kafka has is promised.
+    status = job_out(unstored(job))
     headers = {**response.headers, "Location": status.links.self}
     return JSONResponse(status.model_dump(mode="json", exclude_none=True), 202, headers)
 

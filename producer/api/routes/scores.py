@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from pairscore.errors import EnvironmentFault
 from producer.api.access import OF_ALL, Served, Who, charge, name_of
-from producer.api.problems import Kind, documented
+from producer.api.errors import invalid_json
+from producer.api.openapi import JSON, body_of
+from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import (
     PendingOut,
     ScoresRequest,
@@ -15,6 +18,7 @@ from producer.api.schemas import (
     links_of,
     outcome_fields,
 )
+from producer.api.server import media_type
 from producer.api.uploads import check_size
 
 router = APIRouter(tags=["in line"])
@@ -27,13 +31,20 @@ router = APIRouter(tags=["in line"])
     responses=documented(
         *OF_ALL, Kind.TOO_LARGE, Kind.TOO_SLOW, Kind.MALFORMED, Kind.MEDIA_TYPE, Kind.INVALID
     ),
+    openapi_extra=body_of(ScoresRequest),
 )
-async def scores(service: Served, body: ScoresRequest, client: Who, response: Response) -> Response:
+async def scores(service: Served, request: Request, client: Who, response: Response) -> Response:
     """Score up to 1,000 pairs and wait for them.
 
     One outcome for each pair, in order. Those that are not ready in time are `pending`: they
     are scored all the same, once, and can be asked for later.
     """
+    if media_type(request.headers.get("content-type", "")) != JSON:
+        raise ProblemError(Kind.MEDIA_TYPE, f"send {JSON}", headers={"Connection": "close"})
+    try:
+        body = ScoresRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise invalid_json(error) from None
     limit = service.settings.kafka.max_message_bytes
     for row, pair in enumerate(body.pairs):
         check_size(pair.url, pair.caption, row, limit)

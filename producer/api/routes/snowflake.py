@@ -20,12 +20,12 @@ from producer.api.engines import (
     EngineOutcome,
     Text,
     batches_of,
-    body_of,
     fields,
     parse,
     texts,
     unpack,
 )
+from producer.api.openapi import body_of
 from producer.api.problems import Kind, documented
 
 MOST_SECONDS: Final = 20.0
