@@ -7,14 +7,20 @@ import json
 import logging
 import socket
 import threading
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import requests
+from pydantic import SecretStr
 
+from deploy import local
 from pairscore.pair import Failure, Reason, Score
 from shared.messages import JobMessage, PairMessage, decode
 from tests import sinking
 from tests.fetching import wait_until
+from tests.postgres_sinks import database, sinks
+from tests.services import had
 from tests.serving import serving_api
 from tests.working import SCORE, WITHIN, Fleet, Told, working
 
@@ -208,18 +214,40 @@ def outcome(pair):
     return Score(12.5, 0.125, caption_truncated=False, image_sha256="a" * 64, attempts=1)
 
 
-@pytest.fixture(scope="module")
-def stored(kafka, tmp_path_factory):
-    """An API, a worker and a sink."""
-    place = sinking.place(kafka.bootstrap_servers, "api-stored.", tmp_path_factory.mktemp("stored"))
+@pytest.fixture(scope="module", params=["csv", "postgres"])
+def stored(kafka, request, tmp_path_factory):
+    """An API, a worker and a sink of each kind."""
+    prefix = f"api-{request.param}."
+    place = sinking.place(kafka.bootstrap_servers, prefix, tmp_path_factory.mktemp("stored"))
     place.results.mkdir(exist_ok=True)
-    fleet = Fleet(kafka.bootstrap_servers, "api-stored.")
-    with (
-        working(fleet, Told(outcome)),
-        place.sink(),
-        serving_api(place.settings, place.results) as api,
-    ):
-        yield api
+    fleet = Fleet(kafka.bootstrap_servers, prefix)
+    with ExitStack() as stack:
+        stack.enter_context(working(fleet, Told(outcome)))
+        settings: dict[str, Any] = {}
+        if request.param == "csv":
+            stack.enter_context(place.sink())
+        else:
+            server = request.getfixturevalue("postgres_service")
+            url = stack.enter_context(database(server.url))
+            stack.enter_context(sinks(place, url, place.results)).start()
+            settings["postgres_url"] = SecretStr(url)
+        yield stack.enter_context(serving_api(place.settings, place.results, **settings))
+
+
+def test_a_job_is_taken_while_its_store_is_away(fleet, tmp_path):
+    with had(local.postgres(native=True)) as server:
+        url = SecretStr(server.url)
+        with serving_api(fleet.settings, tmp_path, postgres_url=url) as api:
+            server.pause()
+            try:
+                taken = send(api, lines(range(3)))
+                assert taken.status_code == 202
+                link = taken.json()["links"]["self"]
+                away = api.get(link)
+                assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+            finally:
+                server.resume()
+            wait_until(lambda: api.get(link).status_code == 200, within=WITHIN)
 
 
 def complete(api, job: str) -> dict[str, object]:
