@@ -51,11 +51,12 @@ def handle_errors(app: FastAPI) -> None:
         else:
             kind, row, line = problems.kind_of(error.status_code), None, None
         headers = dict(error.headers or {})
+        detail = str(error.detail)
+        if kind is Kind.NOT_FOUND and not isinstance(error, ProblemError):
+            detail = f"there is no path {request.url.path}; /v1/openapi.json has those that are"
         if kind is Kind.METHOD:
             headers["Allow"] = _allowed(app, request)
-        return problems.respond(
-            kind, str(error.detail), _id_of(request), row=row, line=line, headers=headers
-        )
+        return problems.respond(kind, detail, _id_of(request), row=row, line=line, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:

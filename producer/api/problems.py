@@ -35,7 +35,6 @@ class Kind(Enum):
 
     MALFORMED = ("malformed-request", 400, "The request cannot be read")
     UNAUTHORIZED = ("unauthorized", 401, "A valid API key is needed")
-    FORBIDDEN = ("forbidden", 403, "This key may not do that")
     NOT_FOUND = ("not-found", 404, "There is nothing here")
     METHOD = ("method-not-allowed", 405, "This cannot be done here")
     TOO_SLOW = ("too-slow", 408, "The body came too slowly")
