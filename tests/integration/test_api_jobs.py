@@ -126,7 +126,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("body", "kind", "status", "row", "line", "why"), BAD)
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "row", "line", "why"),
+    BAD,
+    ids=[f"{number}" for number in range(len(BAD))],
+)
 def test_what_is_wrong_is_said_with_its_row_and_nothing_is_published(
     api_and_fleet, body, kind, status, row, line, why
 ):
