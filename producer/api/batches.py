@@ -183,9 +183,9 @@ class Batches:
         loop = asyncio.get_running_loop()
         service, rows = self._service, job.rows_published
         while True:
-            status = await asyncio.to_thread(service.jobs.status, job)
+            status = await service.read(service.jobs.status, job)
             if status.done >= rows:
-                found = await asyncio.to_thread(outcomes, service, job.job, 0, rows)
+                found = await service.read(outcomes, service, job.job, 0, rows)
                 if len(found) == rows:
                     return Scored(found, numbers)
             left = until - loop.time()

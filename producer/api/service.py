@@ -39,6 +39,7 @@ from shared.topics import Topics
 
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 1.0
+_STORE_SECONDS: Final = 15.0
 # Longer than a transaction is tried for, so that those in doubt are told what came of them.
 _KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
 T = TypeVar("T")
@@ -92,6 +93,21 @@ class Service:
         """
         if (why := self.parts.lots.fault) is not None:
             raise EnvironmentFault(why)
+
+    async def read(self, function: Callable[..., T], *arguments: object) -> T:
+        """What a function gives that reads the store, in a thread.
+
+        Raises:
+            EnvironmentFault: the store cannot be read, or does not answer.
+        """
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                return await asyncio.to_thread(function, *arguments)
+        except TimeoutError:
+            raise EnvironmentFault(
+                f"the results cannot be read now: their store has not answered for "
+                f"{_STORE_SECONDS:.0f} s"
+            ) from None
 
     async def publish_lot(
         self,

@@ -41,7 +41,7 @@ async def _pages(
     left = limit
     while left is None or left > 0:
         most = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        page = await asyncio.to_thread(outcomes, service, job, start, most)
+        page = await service.read(outcomes, service, job, start, most)
         if page:
             yield page
         if len(page) < most:
@@ -74,7 +74,7 @@ async def events(service: Service, job: str, client: Client | None) -> AsyncIter
         if message is None:
             return
         try:
-            status = job_out(await asyncio.to_thread(service.jobs.status, message))
+            status = job_out(await service.read(service.jobs.status, message))
         except EnvironmentFault as fault:
             _log.warning("the results cannot be read now: %s", fault)
             yield ": the results cannot be read now\n\n"

@@ -1,6 +1,5 @@
 """`/v1/jobs`: any number of pairs, and what has come of them."""
 
-import asyncio
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -108,7 +107,7 @@ async def get_jobs(
     service: Served, client: Who, limit: Annotated[int, Query(ge=1, le=1_000)] = 100
 ) -> JobsOut:
     """The jobs of this client, the last begun first."""
-    found = await asyncio.to_thread(service.jobs.latest, client, limit)
+    found = await service.read(service.jobs.latest, client, limit)
     return JobsOut(jobs=[job_out(status) for status in found])
 
 
@@ -120,7 +119,7 @@ async def get_jobs(
 async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
     """How far a job is."""
     message = _found(service, job, client)
-    return job_out(await asyncio.to_thread(service.jobs.status, message))
+    return job_out(await service.read(service.jobs.status, message))
 
 
 @router.delete(
@@ -136,7 +135,7 @@ async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
         raise ProblemError(
             Kind.CONFLICT, f"job {job} is of in-line requests, which are not cancelled"
         )
-    status = await asyncio.to_thread(service.jobs.status, message)
+    status = await service.read(service.jobs.status, message)
     if status.state != "complete":
         await service.cancel(job)
     return job_out(status)
@@ -169,11 +168,11 @@ async def get_scores(
     """
     message = _found(service, job, client)
     wanted = format or _accepted(request)
-    status = await asyncio.to_thread(service.jobs.status, message)
+    status = await service.read(service.jobs.status, message)
     complete = status.state == "complete"
     if wanted == "json":
         most = min(limit or PAGE_ROWS, _MOST_PAGE_ROWS)
-        found = await asyncio.to_thread(outcomes, service, job, start, most)
+        found = await service.read(outcomes, service, job, start, most)
         content: dict[str, Any] = {
             "job": job,
             "complete": complete,
@@ -183,7 +182,7 @@ async def get_scores(
             content["next"] = f"{links_of(job).scores}?start={found[-1].row + 1}&limit={most}"
         return JSONResponse(content)
     # Asked for once now, so that what cannot be read is said with a status.
-    await asyncio.to_thread(outcomes, service, job, start, 1)
+    await service.read(outcomes, service, job, start, 1)
     headers = {"X-Job-State": status.state}
     if wanted == "ndjson":
         lines = ndjson(service, job, start, limit)
@@ -201,7 +200,7 @@ async def get_scores(
 async def get_events(service: Served, job: JobName, client: Who) -> Response:
     """How far a job is, as server-sent events: `progress` as it goes on, then `complete`."""
     message = _found(service, job, client)
-    await asyncio.to_thread(service.jobs.status, message)
+    await service.read(service.jobs.status, message)
     return StreamingResponse(
         events(service, job, client),
         media_type="text/event-stream",
