@@ -18,6 +18,7 @@ from shared.messages import PairMessage, ScoreMessage, decode, key_of
 from shared.settings import KafkaSettings, WorkerSettings
 from shared.shutdown import StopSignal
 from shared.topics import Topics, create_topics
+from tests.fetching import wait_until
 from worker.__main__ import GROUP, run
 from worker.scoring import Scorer
 from worker.transactions import Transactions
@@ -118,6 +119,17 @@ class Fleet:
                 left.discard(message.partition())
         consumer.close()
         return found
+
+    def settled(self, topic: str) -> list[Message]:
+        """The same, with what was committed this moment: readers hear of that a little later."""
+        numbers = self.admin.list_topics(topic, timeout=WITHIN).topics[topic].partitions
+        places = [(topic, number) for number in numbers]
+
+        def ends(*, committed: bool) -> dict[tuple[str, int], int]:
+            return end_offsets(self.admin, places, committed=committed)
+
+        wait_until(lambda: ends(committed=True) == ends(committed=False), within=WITHIN)
+        return self.read(topic)
 
     def scores(self) -> list[ScoreMessage]:
         decoded = [

@@ -138,7 +138,7 @@ def test_quotas_are_kept_and_told(fleet, tmp_path):
         assert statuses[0] == 200
         assert 429 in statuses
     # What was refused was not published.
-    assert len(fleet.read(fleet.topics.pairs)) == 3
+    assert len(fleet.settled(fleet.topics.pairs)) == 3
 
 
 def test_an_address_of_others_needs_keys_or_to_be_open(kafka, topic_prefix, tmp_path):
@@ -162,7 +162,7 @@ def test_of_two_with_one_name_the_first_ends_in_one_line(fleet, tmp_path):
                 assert second.post("/v1/jobs", body(1)).status_code == 202
                 assert first.post("/v1/jobs", body(1)).status_code == 503
                 wait_until(lambda: first.stop.asked, within=WITHIN)
-    assert len(fleet.read(fleet.topics.pairs)) == 1
+    assert len(fleet.settled(fleet.topics.pairs)) == 1
 
 
 def test_while_kafka_is_away_nothing_is_taken_and_later_it_is(own_kafka, tmp_path):
@@ -190,6 +190,6 @@ def test_while_kafka_is_away_nothing_is_taken_and_later_it_is(own_kafka, tmp_pat
             return again[-1].status_code == 202
 
         wait_until(taken, within=3 * WITHIN)
-        found = [json.loads(each.value() or b"") for each in fleet.read(fleet.topics.pairs)]
+        found = [json.loads(each.value() or b"") for each in fleet.settled(fleet.topics.pairs)]
         rows = sorted(each["row"] for each in found if each["job"] == again[-1].json()["job"])
         assert rows == list(range(5))

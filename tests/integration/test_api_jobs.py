@@ -61,14 +61,14 @@ def send(api, body, kind=NDJSON, **headers: str) -> requests.Response:
 
 def published(fleet, job: str) -> list[tuple[int, str, str]]:
     """The rows of a job that are on `pairs`, in order."""
-    found = [decode(PairMessage, each.value()) for each in fleet.read(fleet.topics.pairs)]
+    found = [decode(PairMessage, each.value()) for each in fleet.settled(fleet.topics.pairs)]
     rows = [each for each in found if isinstance(each, PairMessage) and each.job == job]
     return sorted((each.row, each.url, each.caption) for each in rows)
 
 
 def said(fleet, job: str) -> JobMessage:
     """What `jobs` says of it last."""
-    found = [each for each in fleet.read(fleet.topics.jobs) if each.key() == job.encode()]
+    found = [each for each in fleet.settled(fleet.topics.jobs) if each.key() == job.encode()]
     latest = decode(JobMessage, found[-1].value())
     assert isinstance(latest, JobMessage)
     return latest
@@ -135,7 +135,7 @@ def test_what_is_wrong_is_said_with_its_row_and_nothing_is_published(
     api_and_fleet, body, kind, status, row, line, why
 ):
     api, fleet = api_and_fleet
-    before = len(fleet.read(fleet.topics.pairs)), len(fleet.read(fleet.topics.jobs))
+    before = len(fleet.settled(fleet.topics.pairs)), len(fleet.settled(fleet.topics.jobs))
     reply = send(api, body, kind)
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
@@ -143,7 +143,7 @@ def test_what_is_wrong_is_said_with_its_row_and_nothing_is_published(
     assert (problem.get("row"), problem.get("line")) == (row, line)
     assert why in problem["detail"]
     assert "pairscore-" not in problem["detail"]  # no file of the server's
-    assert (len(fleet.read(fleet.topics.pairs)), len(fleet.read(fleet.topics.jobs))) == before
+    assert (len(fleet.settled(fleet.topics.pairs)), len(fleet.settled(fleet.topics.jobs))) == before
 
 
 def test_sent_again_with_its_key_it_is_the_same_job(api_and_fleet):
@@ -179,7 +179,7 @@ def test_same_csv_read_otherwise_is_another_body(api_and_fleet):
 def test_client_that_goes_away_in_the_middle_leaves_nothing(api_and_fleet, caplog):
     caplog.set_level(logging.INFO)
     api, fleet = api_and_fleet
-    before = len(fleet.read(fleet.topics.jobs))
+    before = len(fleet.settled(fleet.topics.jobs))
     with socket.create_connection(("127.0.0.1", api.port)) as sock:
         sock.sendall(
             b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
@@ -187,7 +187,7 @@ def test_client_that_goes_away_in_the_middle_leaves_nothing(api_and_fleet, caplo
         )
     wait_until(lambda: "POST /v1/jobs 400" in caplog.text, within=WITHIN)
     assert "Traceback" not in caplog.text
-    assert len(fleet.read(fleet.topics.jobs)) == before
+    assert len(fleet.settled(fleet.topics.jobs)) == before
     assert not [each for each in api.spool.iterdir() if each.name.startswith("pairscore-")]
 
 

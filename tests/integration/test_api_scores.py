@@ -71,7 +71,8 @@ def test_many_at_once_get_their_own_outcomes(fleet, tmp_path):
     for index, got in enumerate(found):
         rows = range(7 * index, 7 * index + 7)
         assert got == ["http_error" if row % 3 == 2 else row for row in rows]
-    assert sorted(fleet.rows()) == list(range(700))  # of one in-line job, each row once
+    # Of one in-line job, each row once.
+    wait_until(lambda: fleet.rows() == list(range(700)), within=WITHIN)
 
 
 def test_what_is_not_ready_in_time_is_pending_and_scored_once(fleet, tmp_path):
@@ -151,7 +152,7 @@ def test_what_cannot_be_taken_is_said_and_nothing_of_it_is_published(
     assert problem.get("row") == row
     assert said in problem["detail"]
     assert problem["request_id"] == reply.headers["x-request-id"]
-    assert fleet.read(fleet.topics.interactive) == []
+    assert fleet.settled(fleet.topics.interactive) == []
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def published(fleet) -> list[bytes]:
     return [
         message.value()
         for topic in (fleet.topics.pairs, fleet.topics.interactive)
-        for message in fleet.read(topic)
+        for message in fleet.settled(topic)
     ]
 
 
