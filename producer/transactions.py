@@ -52,7 +52,7 @@ class Transactions:
         pulse: Pulse,
         ended: Callable[[str], None],
         timeout: float = TRANSACTION_SECONDS,
-        outage: float = OUTAGE_SECONDS,
+        outage: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Touch nothing yet.
@@ -63,7 +63,8 @@ class Transactions:
             pulse: of the process.
             ended: told `committed` or `aborted` of each transaction.
             timeout: seconds after which Kafka gives one up that is left open.
-            outage: seconds that Kafka is waited for once rows are being published.
+            outage: seconds that Kafka is waited for once rows are being published; default
+                `OUTAGE_SECONDS`.
             extra: further properties of the client.
         """
         self._connection = connection
@@ -71,7 +72,7 @@ class Transactions:
         self._pulse = pulse
         self._ended = ended
         self._timeout = timeout
-        self._outage = outage
+        self._outage = OUTAGE_SECONDS if outage is None else outage
         self._extra = extra or {}
         self._producer = self._make()
         self._open = False
