@@ -1,5 +1,6 @@
 """A row of a CSV as a message: its key and its value, ready for Kafka."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -58,18 +59,45 @@ class RowEncoder:
         cells = record.cells
         count = len(cells)
         url = cells[self._url] if self._url < count else ""
-        fields: dict[str, Any] = {
+        caption = cells[self._caption] if self._caption < count else ""
+        raw = exact_text(record, self._delimiter)
+        of_cells = {"columns": cells, **({} if raw is None else {"raw": raw}), "width": self._width}
+        return key_of(url), _encode(self._job, row, url, caption, created_at, of_cells, {})
+
+
+def encode_pair(
+    job: str,
+    row: int,
+    url: str,
+    caption: str,
+    created_at: datetime,
+    reply_to: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The value of a row that has no cells, likewise; `reply_to` is who waits for its outcome."""
+    behind = {} if reply_to is None else {"reply_to": reply_to}
+    return _encode(job, row, url, caption, created_at, {"columns": ()}, behind)
+
+
+def _encode(
+    job: str,
+    row: int,
+    url: str,
+    caption: str,
+    created_at: datetime,
+    cells: Mapping[str, Any],
+    behind: Mapping[str, Any],
+) -> bytes:
+    """The fields in the order of `PairMessage`."""
+    return to_json(
+        {
             "v": VERSION,
-            "job": self._job,
+            "job": job,
             "row": row,
             "url": url,
-            "caption": cells[self._caption] if self._caption < count else "",
-            "columns": cells,
+            "caption": caption,
+            **cells,
+            "attempt": 1,
+            "created_at": created_at,
+            **behind,
         }
-        raw = exact_text(record, self._delimiter)
-        if raw is not None:
-            fields["raw"] = raw
-        fields["width"] = self._width
-        fields["attempt"] = 1
-        fields["created_at"] = created_at
-        return key_of(url), to_json(fields)
+    )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from pairscore.csv_file import Survey, default_output
 from pairscore.errors import InputError
 from producer.encoding import exact_text
-from shared.messages import MAX_FILE_NAME_BYTES, CsvFormat, JobMessage, JobState, check_job
+from shared.messages import API, MAX_FILE_NAME_BYTES, CsvFormat, JobMessage, JobState, check_job
 
 _DIGEST_CHARS: Final = 12
 _NAME_CHARS: Final = 128 - _DIGEST_CHARS - 1
@@ -33,6 +33,22 @@ class OwnJob(JobMessage):
     def deciding(self) -> dict[str, Any]:
         """All that decides what the rows are, in words that people know."""
         return {"the content's sha256": self.source_sha256}
+
+
+def api_job(name: str, client: str | None, sha256: str | None = None) -> OwnJob:
+    """The message that begins a job of pairs which come over HTTP: no row is published yet.
+
+    `sha256` is the hex digest of its content, where it can be sent again.
+    """
+    return OwnJob(
+        job=name,
+        source=API,
+        source_sha256=sha256,
+        client=client,
+        rows_published=0,
+        state=JobState.OPEN,
+        created_at=datetime.now(UTC),
+    )
 
 
 AnyJob = TypeVar("AnyJob", bound=OwnJob)

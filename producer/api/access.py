@@ -1,10 +1,13 @@
 """What every route needs: the service, who asks, and whether they may ask for that much."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from pairscore.errors import EnvironmentFault
 from producer.api.client import Client
 from producer.api.problems import Kind, ProblemError
 from producer.api.quotas import Verdict, limit_headers
@@ -73,6 +76,24 @@ async def charge(
     raise ProblemError(
         Kind.TOO_MANY, f"the quota of {verdict.which} is used up; {again}", headers=headers
     )
+
+
+@asynccontextmanager
+async def charged(
+    service: Service, client: Client | None, response: Response, *, requests: int, rows: int
+) -> AsyncIterator[None]:
+    """Take from the client's quotas, and give rows back that could not be published.
+
+    Raises:
+        ProblemError: there is not enough left.
+    """
+    await charge(service, client, response, requests=requests, rows=rows)
+    try:
+        yield
+    except EnvironmentFault:
+        if client is not None:
+            await service.quotas.give_back(client, rows)
+        raise
 
 
 def name_of(client: Client | None) -> str | None:

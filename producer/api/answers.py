@@ -4,12 +4,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import Message
 
 from shared.messages import Rejection, ScoreMessage, decode
+from shared.shutdown import StopSignal
+
+_LOOK_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +30,15 @@ class Awaited:
     job: str = ""
     first: int = 0
     left: int = 0
+
+    async def wait(self, until: float, stop: StopSignal) -> bool:
+        """Wait for all outcomes until that time of the loop's, or `stop` is asked; if all came."""
+        loop = asyncio.get_running_loop()
+        while not (self.done.is_set() or stop.asked or loop.time() >= until):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(until, loop.time() + _LOOK_SECONDS)):
+                    await self.done.wait()
+        return self.done.is_set()
 
 
 class Answers:

@@ -8,22 +8,20 @@ both publish it: the sink keeps one outcome of each row.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import Response
 
-from pairscore.errors import EnvironmentFault
-from producer.api.access import charge, name_of
+from producer.api.access import charged, name_of
 from producer.api.answers import Awaited
 from producer.api.batch import Batch, Sender, is_numbered
 from producer.api.problems import Kind, ProblemError
 from producer.api.service import Service
 from producer.api.streams import outcomes
-from producer.job import OwnJob
-from shared.messages import API, JobMessage, JobState, ScoreMessage
+from producer.job import api_job
+from shared.messages import JobMessage, ScoreMessage
 
 KEPT_SECONDS: Final = 600.0
 """A batch that nobody asks for is remembered for so long."""
@@ -139,22 +137,9 @@ class Batches:
     async def _publish(self, batch: Batch, awaited: Awaited, response: Response) -> None:
         service, client, rows = self._service, batch.sender.client, len(batch.pairs)
         service.check_kafka()
-        await charge(service, client, response, requests=1, rows=rows)
-        job = OwnJob(
-            job=batch.name,
-            source=API,
-            source_sha256=batch.digest,
-            client=name_of(client),
-            rows_published=0,
-            state=JobState.OPEN,
-            created_at=datetime.now(UTC),
-        )
-        try:
+        job = api_job(batch.name, name_of(client), batch.digest)
+        async with charged(service, client, response, requests=1, rows=rows):
             await service.publish_lot(batch.pairs, client=job.client, job=job, awaited=awaited)
-        except EnvironmentFault:
-            if client is not None:
-                await service.quotas.give_back(client, rows)
-            raise
 
     async def _joined(self, name: str, kept: _Kept, until: float) -> Scored | None:
         """What came of a batch of this process.
@@ -162,18 +147,12 @@ class Batches:
         Publishing is always waited for, which `lots` sees to the end of: only then can this process
         be asked to end without a word of it being lost.
         """
-        loop = asyncio.get_running_loop()
         awaited = kept.awaited
         with self._asking(name, kept):
             await asyncio.wait({kept.publishing})
             kept.publishing.result()
-            while not awaited.done.is_set():
-                left = until - loop.time()
-                if left <= 0 or self._service.parts.stop.asked:
-                    return None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
-                        await awaited.done.wait()
+            if not await awaited.wait(until, self._service.parts.stop):
+                return None
         return Scored([each for each in awaited.outcomes if each is not None], kept.numbers)
 
     async def _stored(

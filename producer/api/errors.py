@@ -18,9 +18,8 @@ from starlette.routing import Match
 from pairscore.errors import EnvironmentFault
 from producer.api import problems
 from producer.api.client import Client
-from producer.api.problems import Kind, ProblemError, explain
+from producer.api.problems import RETRY_AFTER, Kind, ProblemError, explain
 
-_RETRY_AFTER: Final = {"Retry-After": "5"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _access = logging.getLogger("producer.api.access")
@@ -60,20 +59,14 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        # Of parameters and headers: bodies are read by the routes.
         first = error.errors()[0]
-        where = tuple(first["loc"])
-        if first["type"] == "json_invalid":
-            return problems.respond(
-                Kind.MALFORMED, "the body is no JSON; send a JSON object", _id_of(request)
-            )
-        named = where[1:] if where and where[0] == "body" else where
-        said = ".".join(str(part) for part in named)
-        detail = f"{said}: {first['msg']}" if said else str(first["msg"])
-        return problems.respond(Kind.INVALID, detail, _id_of(request), row=_row_of(where))
+        said = ".".join(str(part) for part in first["loc"])
+        return problems.respond(Kind.INVALID, f"{said}: {first['msg']}", _id_of(request))
 
     @app.exception_handler(EnvironmentFault)
     async def _unavailable(request: Request, error: EnvironmentFault) -> Response:
-        return problems.respond(Kind.UNAVAILABLE, str(error), _id_of(request), headers=_RETRY_AFTER)
+        return problems.respond(Kind.UNAVAILABLE, str(error), _id_of(request), headers=RETRY_AFTER)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, _error: ClientDisconnect) -> Response:

@@ -14,20 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty
-from typing import Any, Final, TypeAlias
-
-from pydantic_core import to_json
+from typing import Final, TypeAlias
 
 from pairscore.errors import EnvironmentFault
 from pairscore.inbox import Inbox
 from producer.api.answers import Answers, Awaited
+from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
 from producer.job_log import JobLog
 from producer.publication import MOST_BYTES
 from producer.pulse import Pulse
 from producer.transactions import Transactions
-from shared.messages import API, VERSION, JobState, key_of
+from shared.messages import API, JobState, key_of
 from shared.telemetry.health import Health
 from shared.topics import Topics
 
@@ -368,27 +367,3 @@ class LotPublisher:
 def is_inline(job: str) -> bool:
     """Whether a job is one that in-line requests join."""
     return _INLINE.match(job) is not None
-
-
-def encode_pair(
-    job: str,
-    row: int,
-    url: str,
-    caption: str,
-    created_at: datetime,
-    reply_to: dict[str, Any] | None = None,
-) -> bytes:
-    """The value of a row's message, as that of the `PairMessage` with the same fields."""
-    fields: dict[str, Any] = {
-        "v": VERSION,
-        "job": job,
-        "row": row,
-        "url": url,
-        "caption": caption,
-        "columns": (),
-        "attempt": 1,
-        "created_at": created_at,
-    }
-    if reply_to is not None:
-        fields["reply_to"] = reply_to
-    return to_json(fields)

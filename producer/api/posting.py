@@ -1,15 +1,14 @@
 """A request for a job: what it brings is checked whole, then published, or nothing of it is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import Response
 from pydantic import ValidationError
 
-from pairscore.errors import EnvironmentFault
-from producer.api.access import charge, name_of
+from producer.api.access import charged, name_of
 from producer.api.client import Client
 from producer.api.errors import invalid_json
 from producer.api.problems import Kind, ProblemError
@@ -23,11 +22,10 @@ from producer.api.uploads import (
     check_pairs,
     check_size,
     csv_job,
-    pair_job,
     spooled,
 )
-from producer.job import OwnJob
-from shared.messages import API, JobMessage, JobState
+from producer.job import OwnJob, api_job
+from shared.messages import JobMessage, JobState
 
 _SMALL_ROWS: Final = 10_000
 _SMALL_BYTES: Final = 8_000_000
@@ -78,12 +76,11 @@ class Posting:
             settings.kafka.max_message_bytes, settings.api.upload_bytes, settings.api.upload_rows
         )
         file = await asyncio.to_thread(check_pairs, body.path, limits)
-        job = pair_job(self._name, name_of(self._client), body, datetime.now(UTC))
+        job = api_job(self._name, name_of(self._client), body.sha256)
         if (known := self._known(job)) is not None:
             return known
-        await self._take(file.count)
         return await self._publishing(
-            file.count, self._service.publish_pairs(file, job, is_new=self._key is None)
+            file.count, lambda: self._service.publish_pairs(file, job, is_new=self._key is None)
         )
 
     async def csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
@@ -99,27 +96,18 @@ class Posting:
         job = csv_job(self._name, name_of(self._client), survey, datetime.now(UTC))
         if (known := self._known(job)) is not None:
             return known
-        await self._take(survey.rows)
         return await self._publishing(
-            survey.rows, self._service.publish_csv(survey, job, is_new=self._key is None)
+            survey.rows, lambda: self._service.publish_csv(survey, job, is_new=self._key is None)
         )
 
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
-        await self._take(len(pairs))
-        job = OwnJob(
-            job=self._name,
-            source=API,
-            client=name_of(self._client),
-            rows_published=0,
-            state=JobState.OPEN,
-            created_at=datetime.now(UTC),
-        )
+        job = api_job(self._name, name_of(self._client))
 
         async def publish() -> JobMessage:
             placed = await self._service.publish_lot(pairs, client=job.client, job=job)
             return placed.job
 
-        return await self._publishing(len(pairs), publish())
+        return await self._publishing(len(pairs), publish)
 
     def _known(self, job: OwnJob) -> JobMessage | None:
         """The job, where the same request has published all of it."""
@@ -131,18 +119,14 @@ class Posting:
             raise _taken()
         return found if found.state is JobState.CLOSED else None
 
-    async def _take(self, rows: int) -> None:
-        await charge(self._service, self._client, self._response, requests=0, rows=rows)
-
-    async def _publishing(self, rows: int, publishing: Awaitable[JobMessage]) -> JobMessage:
-        try:
-            return await publishing
-        except Taken:
-            raise _taken() from None
-        except EnvironmentFault:
-            if self._client is not None:
-                await self._service.quotas.give_back(self._client, rows)
-            raise
+    async def _publishing(
+        self, rows: int, publish: Callable[[], Awaitable[JobMessage]]
+    ) -> JobMessage:
+        async with charged(self._service, self._client, self._response, requests=0, rows=rows):
+            try:
+                return await publish()
+            except Taken:
+                raise _taken() from None
 
 
 def _taken() -> ProblemError:

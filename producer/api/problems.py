@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+RETRY_AFTER: Final = {"Retry-After": "5"}
+"""What goes with a 503."""
+
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPES: Final = "urn:pairscore:problem:"
 

@@ -5,7 +5,6 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +37,6 @@ from shared.telemetry.health import Health
 from shared.topics import Topics
 
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
-_LOOK_SECONDS: Final = 1.0
 _STORE_SECONDS: Final = 15.0
 # Longer than a transaction is tried for, so that those in doubt are told what came of them.
 _KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
@@ -150,16 +148,11 @@ class Service:
         Raises:
             EnvironmentFault: they are not published.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        until = asyncio.get_running_loop().time() + seconds
         awaited = Awaited([None] * len(pairs))
         try:
             await self.publish_lot(pairs, client=client, awaited=awaited)
-            # What is not there when the process is to end is pending.
-            while not (awaited.done.is_set() or self.parts.stop.asked or loop.time() >= until):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(min(until, loop.time() + _LOOK_SECONDS)):
-                        await awaited.done.wait()
+            await awaited.wait(until, self.parts.stop)
         finally:
             self.parts.answers.forget(awaited)
         return awaited

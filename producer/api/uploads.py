@@ -23,14 +23,13 @@ from pydantic_core import from_json
 
 from pairscore.csv_file import Survey, survey_input
 from pairscore.errors import EnvironmentFault, InputError
-from producer.api.lots import encode_pair
 from producer.api.problems import Kind, ProblemError, explain
 from producer.api.schemas import PairIn
 from producer.checks import check_rows
-from producer.encoding import most_bytes
-from producer.job import CsvJob, OwnJob, describe_job
+from producer.encoding import encode_pair, most_bytes
+from producer.job import CsvJob, describe_job
 from producer.publication import RowsChanged
-from shared.messages import API, MAX_ROWS, JobState, key_of
+from shared.messages import API, MAX_ROWS, key_of
 from shared.settings import KafkaSettings
 
 _WRITE_BYTES: Final = 1 << 20
@@ -49,10 +48,9 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A body in a file: its size in bytes, and its hex digest."""
+    """A body in a file, and its hex digest."""
 
     path: Path
-    size: int
     sha256: str
 
 
@@ -81,7 +79,7 @@ def _make_file(folder: Path) -> Path:
 
 
 async def _write(body: AsyncIterator[bytes], path: Path) -> Spooled:
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     waiting = bytearray()
 
     def append() -> None:
@@ -96,10 +94,9 @@ async def _write(body: AsyncIterator[bytes], path: Path) -> Spooled:
         waiting += chunk
         if len(waiting) >= _WRITE_BYTES:
             await asyncio.to_thread(append)
-            size += len(waiting)
             waiting.clear()
     await asyncio.to_thread(append)
-    return Spooled(path, size + len(waiting), digest.hexdigest())
+    return Spooled(path, digest.hexdigest())
 
 
 def _no_room(folder: Path, error: OSError) -> EnvironmentFault:
@@ -157,7 +154,8 @@ class PairRows:
         """
         try:
             with open_lines(self._file.path, self._file.limits) as lines:
-                yield ((pair["url"], pair["caption"]) for _, pair in _parsed(lines))
+                pairs = (from_json(line) for line in lines if not line.isspace())
+                yield ((pair["url"], pair["caption"]) for pair in pairs)
         except (OSError, EOFError, zlib.error, ValueError, KeyError):
             raise RowsChanged from None
 
@@ -201,12 +199,6 @@ def _lines(read: Callable[[int], bytes], limits: Limits) -> Iterator[bytes]:
                 Kind.TOO_LARGE, f"the body is longer than {limits.upload_bytes:,} bytes unpacked"
             )
         yield line
-
-
-def _parsed(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.isspace():
-            yield number, from_json(line)
 
 
 def check_pairs(path: Path, limits: Limits) -> PairFile:
@@ -262,9 +254,7 @@ def check_size(url: str, caption: str, row: int, limit: int, line: int | None = 
 
 def too_many_rows(most: int) -> ProblemError:
     """What to say of a job that is too long."""
-    return ProblemError(
-        Kind.TOO_LARGE, f"a job has {most:,} rows at most; send several", headers=None
-    )
+    return ProblemError(Kind.TOO_LARGE, f"a job has {most:,} rows at most; send several")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +264,6 @@ class CsvOptions:
     url_column: str | None = None
     caption_column: str | None = None
     delimiter: str | None = None
-    details: bool = False
     overwrite: bool = False
 
 
@@ -290,7 +279,6 @@ def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, most_rows: 
             url_column=options.url_column,
             caption_column=options.caption_column,
             delimiter=options.delimiter,
-            details=options.details,
             overwrite=options.overwrite,
         )
         if survey.rows > most_rows:
@@ -311,19 +299,6 @@ def refused_csv(said: str, path: Path) -> ProblemError:
         said = said.replace(option, parameter)
     found = _LINE.search(said)
     return ProblemError(Kind.INVALID, said, line=int(found[1]) if found else None)
-
-
-def pair_job(name: str, client: str | None, body: Spooled, now: datetime) -> OwnJob:
-    """The message that begins a job of pairs."""
-    return OwnJob(
-        job=name,
-        source=API,
-        source_sha256=body.sha256,
-        client=client,
-        rows_published=0,
-        state=JobState.OPEN,
-        created_at=now,
-    )
 
 
 def csv_job(name: str, client: str | None, survey: Survey, now: datetime) -> CsvJob:

@@ -11,7 +11,8 @@ import pytest
 
 from pairscore.errors import EnvironmentFault
 from producer.api.answers import Answers
-from producer.api.lots import Lot, LotPublisher, Pace, Placed, encode_pair, is_inline
+from producer.api.lots import Lot, LotPublisher, Pace, Placed, is_inline
+from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
 from producer.pulse import Pulse

@@ -28,12 +28,11 @@ from producer.api.engines import (
     texts,
 )
 from producer.api.openapi import body_of
-from producer.api.problems import Kind, ProblemError
+from producer.api.problems import RETRY_AFTER, Kind, ProblemError
 
 MOST_SECONDS: Final = 55.0
 """That a request waits, at most: gateways often allow a minute."""
 
-_RETRY_AFTER: Final = {"Retry-After": "5"}
 _TIMEOUT: Final = "timeout"
 
 
@@ -99,7 +98,7 @@ class _Told(APIRoute):
                 status = Kind.MALFORMED.status if invalid else error.status_code
                 return _error(status, str(error.detail), dict(error.headers or {}))
             except EnvironmentFault as fault:
-                return _error(Kind.UNAVAILABLE.status, str(fault), _RETRY_AFTER)
+                return _error(Kind.UNAVAILABLE.status, str(fault), RETRY_AFTER)
 
         return told
 
@@ -149,7 +148,7 @@ async def bigquery(service: Served, client: Who, request: Request, response: Res
         raise ProblemError(
             Kind.UNAVAILABLE,
             f"not all of {len(pairs):,} pairs are scored yet; sent again, the request goes on",
-            headers=_RETRY_AFTER | dict(response.headers),
+            headers=RETRY_AFTER | dict(response.headers),
         )
     replies = [fields(each) for each in found.outcomes]
     return JSONResponse({"replies": replies}, headers=dict(response.headers))

@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from pairscore.errors import EnvironmentFault
-from producer.api.access import OF_ALL, Served, Who, charge, name_of
+from producer.api.access import OF_ALL, Served, Who, charged, name_of
 from producer.api.errors import invalid_json
 from producer.api.openapi import JSON, body_of
 from producer.api.problems import Kind, ProblemError, documented
@@ -48,14 +47,9 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
     limit = service.settings.kafka.max_message_bytes
     for row, pair in enumerate(body.pairs):
         check_size(pair.url, pair.caption, row, limit)
-    await charge(service, client, response, requests=1, rows=len(body.pairs))
     pairs = [(pair.url, pair.caption) for pair in body.pairs]
-    try:
+    async with charged(service, client, response, requests=1, rows=len(pairs)):
         awaited = await service.score(pairs, name_of(client), body.timeout)
-    except EnvironmentFault:
-        if client is not None:
-            await service.quotas.give_back(client, len(pairs))
-        raise
     outcomes = [
         {"status": "pending"} if outcome is None else outcome_fields(outcome)
         for outcome in awaited.outcomes
