@@ -30,6 +30,7 @@ from confluent_kafka.admin import (
 from pairscore import __version__
 from pairscore.errors import SettingsError
 from shared.connection import Connection
+from shared.shutdown import Deadline
 
 Config: TypeAlias = dict[str, Any]
 Client = TypeVar("Client")
@@ -52,6 +53,9 @@ FENCED: Final = frozenset(
 OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
 
+# A broker that has just become a partition's leader, or ceased to be it, says so.
+_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_MOVING_SECONDS: Final = 0.1
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
 _NAME_SECONDS: Final = 3.0
@@ -264,11 +268,25 @@ def end_offsets(
 ) -> dict[tuple[str, int], int]:
     """The next offset of each (topic, partition): the last stable one if `committed`.
 
+    A partition that has just come to a broker, of a new topic for instance, is waited for.
+
     Raises:
         KafkaException: the brokers do not answer in time.
     """
-    if not partitions:
-        return {}
+    deadline = Deadline(seconds)
+    while partitions:
+        try:
+            return _end_offsets(admin, partitions, committed=committed, seconds=seconds)
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or deadline.passed:
+                raise
+        time.sleep(_MOVING_SECONDS)
+    return {}
+
+
+def _end_offsets(
+    admin: AdminClient, partitions: list[tuple[str, int]], *, committed: bool, seconds: float
+) -> dict[tuple[str, int], int]:
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     asked = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}
     futures = admin.list_offsets(asked, isolation_level=level, request_timeout=seconds)

@@ -1,5 +1,6 @@
 """What every test can rely on."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -22,3 +23,17 @@ def _no_settings_of_the_developers() -> Iterator[None]:
         for name in [name for name in os.environ if name.upper().startswith("PAIRSCORE_")]:
             patch.delenv(name)
         yield
+
+
+# Commands that a test runs in its own process send the logs of all of it to stderr, as JSON.
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = [
+        *(each for each in root.handlers if type(each).__module__.startswith("_pytest")),
+        *(each for each in handlers if not type(each).__module__.startswith("_pytest")),
+    ]
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
