@@ -12,7 +12,7 @@ from pairscore.csv_file.plan import Plan, default_output, prepare
 from pairscore.csv_file.run import Progress, Summary, run
 from pairscore.csv_file.score import score_csv
 from pairscore.csv_file.source import open_source
-from pairscore.csv_file.survey import Survey, check_input, survey_input
+from pairscore.csv_file.survey import Survey, TooManyRows, check_input, survey_input
 
 __all__ = [
     "Column",
@@ -21,6 +21,7 @@ __all__ = [
     "ScorePairs",
     "Summary",
     "Survey",
+    "TooManyRows",
     "check_input",
     "default_output",
     "open_source",

@@ -12,6 +12,10 @@ from pairscore.csv_file.source import open_source
 from pairscore.errors import InputError
 
 
+class TooManyRows(InputError):
+    """The input has more rows than were allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """An input that can be scored as it is.
@@ -42,6 +46,7 @@ def survey_input(
     delimiter: str | None = None,
     details: bool = False,
     overwrite: bool = False,
+    most_rows: int | None = None,
 ) -> Survey:
     """Read the whole input once, in constant memory, and check every condition that is on it.
 
@@ -53,8 +58,10 @@ def survey_input(
         details: the result will also have the columns cosine, caption_truncated, image_sha256 and
             attempts.
         overwrite: leave out columns of the input that have the name of a new one.
+        most_rows: so many are allowed; None for any number.
 
     Raises:
+        TooManyRows: there are more.
         InputError: the first condition that is not met.
     """
     stamp = check_input(path)
@@ -71,6 +78,8 @@ def survey_input(
         rows = longest = 0
         for record in records:
             rows += 1
+            if most_rows is not None and rows > most_rows:
+                raise TooManyRows(f"{path}: the file has more than {most_rows:,} rows; split it")
             longest = max(longest, len(record.raw))
         dialect = Dialect(split_by, header.terminator or "\n", source.bom)
         sha256 = source.sha256

@@ -45,6 +45,8 @@ class Posting:
         self._response = response
         self._key = key
         self._name = job_name(name_of(client), key)
+        kafka, api = service.settings.kafka, service.settings.api
+        self._limits = Limits(kafka.max_message_bytes, api.upload_bytes, api.upload_rows)
 
     async def json(self, body: bytes) -> JobMessage:
         """A JSON object with pairs, as one transaction where it is small."""
@@ -71,11 +73,7 @@ class Posting:
             return await self._pairs(body)
 
     async def _pairs(self, body: Spooled) -> JobMessage:
-        settings = self._service.settings
-        limits = Limits(
-            settings.kafka.max_message_bytes, settings.api.upload_bytes, settings.api.upload_rows
-        )
-        file = await asyncio.to_thread(check_pairs, body.path, limits)
+        file = await asyncio.to_thread(check_pairs, body.path, self._limits)
         job = api_job(self._name, name_of(self._client), body.sha256)
         if (known := self._known(job)) is not None:
             return known
@@ -89,10 +87,8 @@ class Posting:
             return await self._csv(body, options)
 
     async def _csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
-        settings = self._service.settings
-        survey = await asyncio.to_thread(
-            check_csv, body.path, options, settings.kafka, settings.api.upload_rows
-        )
+        kafka = self._service.settings.kafka
+        survey = await asyncio.to_thread(check_csv, body.path, options, kafka, self._limits)
         job = csv_job(self._name, name_of(self._client), survey, datetime.now(UTC))
         if (known := self._known(job)) is not None:
             return known

@@ -7,21 +7,22 @@ when it is sent again with the same `Idempotency-Key`.
 import asyncio
 import gzip
 import hashlib
+import io
 import os
 import re
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from pairscore.csv_file import Survey, survey_input
+from pairscore.csv_file import Survey, TooManyRows, survey_input
 from pairscore.errors import EnvironmentFault, InputError
 from producer.api.problems import Kind, ProblemError, explain
 from producer.api.schemas import PairIn
@@ -32,7 +33,13 @@ from producer.publication import RowsChanged
 from shared.messages import API, MAX_ROWS, key_of
 from shared.settings import KafkaSettings
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _WRITE_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
+# Looking ahead costs as much as so many lines.
+_BLANK_RUN: Final = 100
 _GZIP: Final = b"\x1f\x8b"
 _LONGEST_REPLY: Final = {"partition": 99_999, "key": "k" * 64}
 # A character may be six of JSON's.
@@ -154,7 +161,7 @@ class PairRows:
         """
         try:
             with open_lines(self._file.path, self._file.limits) as lines:
-                pairs = (from_json(line) for line in lines if not line.isspace())
+                pairs = (from_json(line) for _, line in lines)
                 yield ((pair["url"], pair["caption"]) for pair in pairs)
         except (OSError, EOFError, zlib.error, ValueError, KeyError):
             raise RowsChanged from None
@@ -168,37 +175,73 @@ class PairRows:
 
 
 @contextmanager
-def open_lines(path: Path, limits: Limits) -> Iterator[Iterator[bytes]]:
-    """The lines of a file, plain or gzip by its first bytes.
+def open_lines(path: Path, limits: Limits) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The lines of a file that are not blank, each with its number; gzip or not by its first bytes.
 
     Gzip makes long lines, and many, out of next to nothing: the iterator raises `ProblemError` for
-    one that is longer than `limits` allow, and for more bytes in all.
+    one that is longer than `limits` allow, for more bytes in all, and for more lines than rows.
     """
+    with _open(path, limits) as file:
+        yield _lines(file, limits)
+
+
+@contextmanager
+def _open(path: Path, limits: Limits) -> Iterator[io.BufferedReader]:
     with path.open("rb") as file:
-        if file.peek(2)[:2] == _GZIP:
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield _lines(unpacked.readline, limits)
-        else:
-            yield _lines(file.readline, limits)
+        if file.peek(2)[:2] != _GZIP:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as packed:
+            yield io.BufferedReader(_Unpacked(packed, limits.upload_bytes), _CHUNK_BYTES)
 
 
-def _lines(read: Callable[[int], bytes], limits: Limits) -> Iterator[bytes]:
-    left = limits.upload_bytes
-    number = 0
-    while line := read(limits.line_bytes):
+class _Unpacked(io.RawIOBase):
+    """What comes out of a gzip file, but no more than so many bytes."""
+
+    def __init__(self, packed: gzip.GzipFile, most: int) -> None:
+        self._packed = packed
+        self._most = most
+        self._left = most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """As the file's; raises `ProblemError` where there is more."""
+        count = self._packed.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise ProblemError(
+                Kind.TOO_LARGE, f"the body is longer than {self._most:,} bytes unpacked"
+            )
+        return count
+
+
+def _lines(file: io.BufferedReader, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    number = blank = 0
+    while line := file.readline(limits.line_bytes):
         number += 1
-        left -= len(line)
         if len(line) >= limits.line_bytes:
             raise ProblemError(
                 Kind.INVALID,
                 f"line {number}: it is longer than {limits.line_bytes:,} bytes",
                 line=number,
             )
-        if left < 0:
-            raise ProblemError(
-                Kind.TOO_LARGE, f"the body is longer than {limits.upload_bytes:,} bytes unpacked"
-            )
-        yield line
+        if not line.isspace():
+            blank = 0
+            yield number, line
+        elif (blank := blank + 1) % _BLANK_RUN == 0:
+            number += _skip_blank(file)
+        if number > limits.rows:
+            raise too_many_rows(limits.rows)
+
+
+def _skip_blank(file: io.BufferedReader) -> int:
+    """Pass by the empty lines that are in the buffer, and count them."""
+    waiting = file.peek()
+    end = waiting.rfind(b"\n", 0, len(waiting) - len(waiting.lstrip())) + 1
+    file.read(end)
+    return waiting.count(b"\n", 0, end)
 
 
 def check_pairs(path: Path, limits: Limits) -> PairFile:
@@ -210,9 +253,7 @@ def check_pairs(path: Path, limits: Limits) -> PairFile:
     row = 0
     try:
         with open_lines(path, limits) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.isspace():
-                    continue
+            for number, line in lines:
                 try:
                     pair = PairIn.model_validate_json(line)
                 except ValidationError as error:
@@ -221,12 +262,8 @@ def check_pairs(path: Path, limits: Limits) -> PairFile:
                     ) from None
                 check_size(pair.url, pair.caption, row, limits.row_bytes, number)
                 row += 1
-                if row > limits.rows:
-                    raise too_many_rows(limits.rows)
     except (EOFError, OSError, zlib.error) as error:
-        raise ProblemError(
-            Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})"
-        ) from None
+        raise _damaged(error) from None
     if row == 0:
         raise ProblemError(Kind.INVALID, "the body has no rows; send one JSON object a line")
     return PairFile(path, row, limits)
@@ -254,7 +291,13 @@ def check_size(url: str, caption: str, row: int, limit: int, line: int | None = 
 
 def too_many_rows(most: int) -> ProblemError:
     """What to say of a job that is too long."""
-    return ProblemError(Kind.TOO_LARGE, f"a job has {most:,} rows at most; send several")
+    return ProblemError(
+        Kind.TOO_LARGE, f"a job has {most:,} rows at most, empty lines among them; send several"
+    )
+
+
+def _damaged(error: Exception) -> ProblemError:
+    return ProblemError(Kind.MALFORMED, f"the gzip data is cut short or damaged ({error})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +310,13 @@ class CsvOptions:
     overwrite: bool = False
 
 
-def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, most_rows: int) -> Survey:
+def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, limits: Limits) -> Survey:
     """Check all of a CSV.
 
     Raises:
         ProblemError: it cannot be used; says why and, where it can be told, in which line.
     """
+    _check_unpacked(path, limits)
     try:
         survey = survey_input(
             path,
@@ -280,16 +324,27 @@ def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, most_rows: 
             caption_column=options.caption_column,
             delimiter=options.delimiter,
             overwrite=options.overwrite,
+            most_rows=limits.rows,
         )
-        if survey.rows > most_rows:
-            raise too_many_rows(most_rows)
         if survey.rows == 0:
             raise InputError("the body has a header and no rows")
         now = datetime.now().astimezone()
         check_rows(survey, describe_job("x" * 128, survey, now), kafka)
+    except TooManyRows:
+        raise too_many_rows(limits.rows) from None
     except InputError as error:
         raise refused_csv(str(error), path) from None
     return survey
+
+
+def _check_unpacked(path: Path, limits: Limits) -> None:
+    """Make sure that what is to be read is not without end: before any of it is looked at."""
+    try:
+        with _open(path, limits) as file:
+            while isinstance(file.raw, _Unpacked) and file.read(_CHUNK_BYTES):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise _damaged(error) from None
 
 
 def refused_csv(said: str, path: Path) -> ProblemError:
