@@ -25,6 +25,7 @@ from shared.shutdown import Deadline
 READ_SECONDS: Final = 45.0
 """An open transaction, of another job's, ends by itself within 40 s."""
 
+_ASK_SECONDS: Final = 20.0
 _SAY_AFTER: Final = 3.0
 _POLL_SECONDS: Final = 0.2
 _GRACE_SECONDS: Final = 1.0
@@ -55,7 +56,10 @@ class JobLog(Generic[AnyJob]):
         topic: str,
         pulse: Pulse,
         kind: type[AnyJob],
+        outage: float = READ_SECONDS,
     ) -> None:
+        """Touch nothing yet; `outage` is how many seconds Kafka is waited for that says nothing."""
+        self._outage = outage
         self._kind = kind
         self._connection = connection
         self._admin = admin
@@ -137,7 +141,7 @@ class JobLog(Generic[AnyJob]):
 
     def _end(self, *, settled: bool) -> int:
         """The next offset, behind open transactions or before the first of them."""
-        deadline = self._pulse.deadline(READ_SECONDS)
+        deadline = self._pulse.deadline(self._outage)
         # Of what was committed this very moment, readers hear a little later.
         grace = self._pulse.deadline(_GRACE_SECONDS)
         while True:
@@ -153,7 +157,9 @@ class JobLog(Generic[AnyJob]):
             self._pulse.wait(_POLL_SECONDS if settled else _GRACE_POLL_SECONDS)
 
     def _ask_for_end(self, *, committed: bool) -> int:
-        return end_offsets(self._admin, [(self._topic, 0)], committed=committed)[self._topic, 0]
+        place = (self._topic, 0)
+        seconds = min(_ASK_SECONDS, self._outage)
+        return end_offsets(self._admin, [place], committed=committed, seconds=seconds)[place]
 
     def _read_to(
         self, consumer: Consumer, wanted: Callable[[str], bool], end: int
@@ -176,6 +182,7 @@ class JobLog(Generic[AnyJob]):
                 if reached >= end:
                     return found
                 held_up = True
+                deadline = self._pulse.deadline(READ_SECONDS)
             if deadline.passed:
                 raise self._fault(held_up=held_up)
             if patience is not None and patience.passed:
@@ -183,7 +190,7 @@ class JobLog(Generic[AnyJob]):
                 self._say_why(held_up=held_up)
 
     def _deadlines(self) -> tuple[Deadline, Deadline | None]:
-        return self._pulse.deadline(READ_SECONDS), self._pulse.deadline(_SAY_AFTER)
+        return self._pulse.deadline(self._outage), self._pulse.deadline(_SAY_AFTER)
 
     def _say_why(self, *, held_up: bool) -> None:
         if held_up:

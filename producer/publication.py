@@ -96,12 +96,16 @@ class Publication(Generic[Record, AnyJob]):
         pulse: Pulse,
         watcher: Watcher,
         is_new: bool = False,
+        then: str = "the same command goes on from there",
     ) -> None:
         """`job` is what will be said of it on `jobs`, unless something is said already.
 
-        Of one that is new, by a name that nobody else has, nothing can be.
+        Of one that is new, by a name that nobody else has, nothing can be. `then` is what to say of
+        one that is published in part.
         """
         self._is_new = is_new
+        self._then = then
+        self._start = 0
         self._rows = rows
         self._job = job
         self._transactions = transactions
@@ -131,6 +135,7 @@ class Publication(Generic[Record, AnyJob]):
         self._transactions.start()
         self._job = continue_job(self._said(settled=True), self._job)
         start, was_closed = self._job.rows_published, self._job.state is JobState.CLOSED
+        self._start = start
         self._watcher.begins(start, closed=was_closed)
         if not was_closed:
             try:
@@ -147,11 +152,16 @@ class Publication(Generic[Record, AnyJob]):
         return None if self._is_new else self._log.latest(self._job.job, settled=settled)
 
     @property
+    def added(self) -> int:
+        """How many rows this run has published so far."""
+        return self._job.rows_published - self._start
+
+    @property
     def progress(self) -> str:
         """What is published, and how to go on, in words."""
         return (
             f"{self._job.rows_published:,} of {self._rows.count:,} rows of job {self._job.job} "
-            "are published; the same command goes on from there"
+            f"are published; {self._then}"
         )
 
     def _publish(self, start: int) -> None:

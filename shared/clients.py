@@ -53,8 +53,15 @@ FENCED: Final = frozenset(
 OVERHEAD_BYTES: Final = 65_536
 """What a score or a dead letter may be longer than the row it is about."""
 
-# A broker that has just become a partition's leader, or ceased to be it, says so.
-_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+# What is known of a partition's leader is out of date, or was not known to the leader yet.
+_MOVING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 _MOVING_SECONDS: Final = 0.1
 _TRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 2.0
@@ -268,7 +275,8 @@ def end_offsets(
 ) -> dict[tuple[str, int], int]:
     """The next offset of each (topic, partition): the last stable one if `committed`.
 
-    A partition that has just come to a broker, of a new topic for instance, is waited for.
+    A partition whose leader has changed, or is of a new topic, is looked for anew: of itself an
+    admin client may go on for a minute with what it knew (librdkafka 2.16).
 
     Raises:
         KafkaException: the brokers do not answer in time.
@@ -281,6 +289,9 @@ def end_offsets(
             if error.args[0].code() not in _MOVING or deadline.passed:
                 raise
         time.sleep(_MOVING_SECONDS)
+        with suppress(KafkaException):  # what is wrong comes up in the next round
+            for topic in {topic for topic, _ in partitions}:
+                admin.list_topics(topic, timeout=deadline.left())
     return {}
 
 

@@ -11,7 +11,7 @@ from pairscore.errors import EnvironmentFault
 from producer.api.client import Client
 from producer.api.problems import Kind, ProblemError
 from producer.api.quotas import Verdict, limit_headers
-from producer.api.service import Service
+from producer.api.service import Service, Unfinished
 
 OF_ALL: Final = (Kind.UNAUTHORIZED, Kind.TOO_MANY, Kind.UNAVAILABLE)
 """Problems that any request may run into."""
@@ -82,7 +82,7 @@ async def charge(
 async def charged(
     service: Service, client: Client | None, response: Response, *, requests: int, rows: int
 ) -> AsyncIterator[None]:
-    """Take from the client's quotas, and give rows back that could not be published.
+    """Take from the client's quotas, and give rows back that were not published.
 
     Raises:
         ProblemError: there is not enough left.
@@ -90,9 +90,10 @@ async def charged(
     await charge(service, client, response, requests=requests, rows=rows)
     try:
         yield
-    except EnvironmentFault:
+    except EnvironmentFault as fault:
         if client is not None:
-            await service.quotas.give_back(client, rows)
+            kept = fault.rows if isinstance(fault, Unfinished) else 0
+            await service.quotas.give_back(client, rows - kept)
         raise
 
 

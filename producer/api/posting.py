@@ -118,7 +118,11 @@ class Posting:
     async def _publishing(
         self, rows: int, publish: Callable[[], Awaitable[JobMessage]]
     ) -> JobMessage:
-        async with charged(self._service, self._client, self._response, requests=0, rows=rows):
+        book = self._service.jobs.book
+        # Those that came earlier with the same key were paid for.
+        before = None if self._key is None else book.find(self._name)
+        owed = rows if before is None else max(0, rows - before.rows_published)
+        async with charged(self._service, self._client, self._response, requests=0, rows=owed):
             try:
                 return await publish()
             except Taken:

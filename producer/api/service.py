@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from producer.transactions import Transactions
 from shared.cancellations import cancel
 from shared.clients import make_producer
 from shared.connection import Connection
-from shared.messages import JobMessage
+from shared.messages import JobMessage, JobState
 from shared.settings import ProducerSettings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
@@ -40,7 +41,20 @@ _UPLOAD_OUTAGE_SECONDS: Final = 30.0
 _STORE_SECONDS: Final = 15.0
 # Longer than a transaction is tried for, so that those in doubt are told what came of them.
 _KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
+_END_AGAIN_SECONDS: Final = 5.0
+_KEYED_AGAIN: Final = "sent again with its Idempotency-Key, the request goes on from there"
+_NEW_AGAIN: Final = "they will be cancelled; send the request again, best with an Idempotency-Key"
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Unfinished(EnvironmentFault):
+    """Kafka has gone away in the midst of a job, with `rows` more of its rows than before."""
+
+    def __init__(self, why: str, rows: int) -> None:
+        super().__init__(why)
+        self.rows = rows
 
 
 class Taken(Exception):
@@ -82,6 +96,7 @@ class Service:
         """So many are checked and published at once; the others wait."""
         self._making = threading.Lock()
         self._producer: Producer | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     def check_kafka(self) -> None:
         """Make sure that rows can be published now, as far as is known.
@@ -164,7 +179,9 @@ class Service:
 
         Raises:
             Taken: a job of that name is there, of other content.
-            EnvironmentFault: Kafka stayed away; sent again, it goes on where it was.
+            Unfinished: Kafka stayed away in the midst of it. Sent again, it goes on where it was;
+                a new one is cancelled as soon as Kafka is there.
+            EnvironmentFault: Kafka stayed away, and nothing is published.
         """
         return await self._publish(PairRows(job.job, file), job, OwnJob, is_new=is_new)
 
@@ -190,7 +207,14 @@ class Service:
         self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool
     ) -> AnyJob:
         self.check_kafka()
-        published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
+        try:
+            published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
+        except Unfinished:
+            if is_new:
+                task = asyncio.create_task(self._end(job.job, kind))
+                self._endings.add(task)
+                task.add_done_callback(self._endings.discard)
+            raise
         closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
         self.jobs.book.know(closed)
         if not published.was_closed:
@@ -203,26 +227,71 @@ class Service:
         publication = Publication(
             rows,
             job,
-            transactions=Transactions(
-                parts.connection,
-                f"producer.{job.job}",
-                pulse=pulse,
-                ended=lambda _: None,
-                outage=_UPLOAD_OUTAGE_SECONDS,
-            ),
-            log=JobLog(parts.connection, parts.admin, parts.topics.jobs, pulse, kind),
+            transactions=self._transactions(job.job, pulse),
+            log=self._job_log(pulse, kind),
             topics=parts.topics,
             options=parts.settings.producer,
             pulse=pulse,
             watcher=_Silent(),
             is_new=is_new,
+            then=_NEW_AGAIN if is_new else _KEYED_AGAIN,
         )
         try:
             return publication.run()
         except InputError as error:
             raise Taken(str(error)) from None
+        except EnvironmentFault as fault:
+            if publication.added:
+                raise Unfinished(str(fault), publication.added) from None
+            raise
         except KeyboardInterrupt:
+            if publication.added and is_new:
+                self._end_once(job.job, kind)
             raise EnvironmentFault("the service is ending; send the request again") from None
+
+    async def _end(self, job: str, kind: type[AnyJob]) -> None:
+        """End a job that nobody was told of, as soon as Kafka lets it."""
+        while True:
+            if await asyncio.to_thread(self._end_once, job, kind):
+                return
+            await asyncio.sleep(_END_AGAIN_SECONDS)
+
+    def _end_once(self, job: str, kind: type[AnyJob]) -> bool:
+        """Whether it could be ended now: cancelled, and closed with what rows it has."""
+        pulse = Pulse(StopSignal(), Health())
+        transactions = self._transactions(job, pulse)
+        log = self._job_log(pulse, kind)
+        try:
+            # From now on nobody else adds to it, and what was in doubt is settled.
+            transactions.start()
+            found = log.latest(job)
+            if found is None:
+                return True
+            self._cancel(job)
+            if found.state is JobState.OPEN:
+                closed = found.closed(found.rows_published)
+                with transactions:
+                    transactions.begin()
+                    transactions.add(self.parts.topics.jobs, job.encode(), closed.encode())
+                    transactions.commit(lambda: log.latest(job) == closed)
+        except EnvironmentFault as fault:
+            _log.warning("job %s, which was not promised, cannot be ended yet: %s", job, fault)
+            return False
+        _log.info("ended job %s, which was not promised: %d rows", job, found.rows_published)
+        return True
+
+    def _transactions(self, job: str, pulse: Pulse) -> Transactions:
+        return Transactions(
+            self.parts.connection,
+            f"producer.{job}",
+            pulse=pulse,
+            ended=lambda _: None,
+            outage=_UPLOAD_OUTAGE_SECONDS,
+        )
+
+    def _job_log(self, pulse: Pulse, kind: type[AnyJob]) -> JobLog[AnyJob]:
+        parts = self.parts
+        return JobLog(parts.connection, parts.admin, parts.topics.jobs, pulse, kind, OUTAGE_SECONDS)
 
 
 class _Silent:
