@@ -22,6 +22,15 @@ EVENT: Final[dict[str, Any]] = {
 }
 """One event of a job's progress."""
 
+EVENTS_EXAMPLE: Final = (
+    'event: progress\ndata: {"job": "api-20260131T123000-0f5a0e6c7b12", "state": "closed", ...}\n\n'
+)
+NDJSON_EXAMPLE: Final = (
+    '{"row": 0, "url": "https://images.example/1.jpg", "caption": "a cat", "status": "scored", '
+    '"similarity": 27.1, "cosine": 0.271, ...}\n'
+)
+CSV_EXAMPLE: Final = "url,caption,similarity,error\nhttps://images.example/1.jpg,a cat,27.1,\n"
+
 BODIES: Final[dict[str, Any]] = {
     "required": True,
     "content": {

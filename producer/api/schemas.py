@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pairscore.pair import Reason
 from shared.messages import ScoreMessage
@@ -16,6 +16,58 @@ MOST_SECONDS: Final = 60.0
 """That an in-line request may wait."""
 
 _STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True)
+_MODEL: Final = "openai/clip-vit-base-patch32:onnx-fp32:61c0939970845ef0"
+_PAIRS: Final[list[JsonValue]] = [
+    {"url": "https://images.example/cats/7.jpg", "caption": "two cats asleep on a sofa"},
+    {"url": "https://images.example/gone.jpg", "caption": "a red bus"},
+]
+_SCORED: Final[dict[str, JsonValue]] = {
+    "status": "scored",
+    "similarity": 27.104,
+    "cosine": 0.27104,
+    "caption_truncated": False,
+    "image_sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+    "model": _MODEL,
+    "attempts": 1,
+}
+_FAILED: Final[dict[str, JsonValue]] = {
+    "status": "failed",
+    "error": "http_error",
+    "error_detail": "404",
+    "model": _MODEL,
+    "attempts": 1,
+}
+_JOB: Final = "api-20260131T123000-0f5a0e6c7b12"
+_INLINE: Final = "inline-api-1-20260131T120000-9c1d2e3f"
+_HREF: Final = f"/v1/jobs/{_JOB}"
+_ROWS: Final[list[JsonValue]] = [
+    {"row": row, **pair, **outcome, "scored_at": "2026-01-31T12:30:05.120000+00:00"}
+    for row, (pair, outcome) in enumerate(zip(_PAIRS, (_SCORED, _FAILED), strict=True))
+    if isinstance(pair, dict)
+]
+_STATUS: Final[dict[str, JsonValue]] = {
+    "job": _JOB,
+    "state": "closed",
+    "rows": 1000,
+    "published": 1000,
+    "scored": 412,
+    "failed": {"http_error": 8},
+    "rows_per_second": 210.0,
+    "seconds_left": 2.8,
+    "created_at": "2026-01-31T12:30:00Z",
+    "links": {"self": _HREF, "scores": f"{_HREF}/scores", "events": f"{_HREF}/events"},
+}
+_PENDING: Final[dict[str, JsonValue]] = {
+    "count": 1,
+    "job": _INLINE,
+    "start": 40,
+    "href": f"/v1/jobs/{_INLINE}/scores?start=40&limit=2",
+}
+_CONFIG: Final = ConfigDict(frozen=True)
+
+
+def _like(example: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": example})
 
 
 class PairIn(BaseModel):
@@ -30,7 +82,7 @@ class PairIn(BaseModel):
 class ScoresRequest(BaseModel):
     """Pairs to score while the client waits."""
 
-    model_config = _STRICT
+    model_config = _STRICT | _like({"pairs": _PAIRS, "timeout": 10})
 
     pairs: list[PairIn] = Field(min_length=1, max_length=MOST_PAIRS, description="to score")
     timeout: float = Field(
@@ -41,7 +93,7 @@ class ScoresRequest(BaseModel):
 class JobRequest(BaseModel):
     """Pairs to score later."""
 
-    model_config = _STRICT
+    model_config = _STRICT | _like({"pairs": _PAIRS})
 
     pairs: list[PairIn] = Field(min_length=1, description="to score")
 
@@ -49,7 +101,7 @@ class JobRequest(BaseModel):
 class OutcomeOut(BaseModel):
     """What came of a pair: a similarity, or an error, or neither yet."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, protected_namespaces=()) | _like(_SCORED)
 
     status: Literal["scored", "failed", "pending"]
     similarity: float | None = Field(default=None, description="CLIP's logits_per_image")
@@ -67,6 +119,8 @@ class OutcomeOut(BaseModel):
 class RowOut(OutcomeOut):
     """An outcome of a job."""
 
+    model_config = _like(_ROWS[0])
+
     row: int = Field(description="0-based index in the job")
     url: str
     caption: str
@@ -76,7 +130,7 @@ class RowOut(OutcomeOut):
 class PendingOut(BaseModel):
     """Where outcomes can be asked for that were not ready in time."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG | _like(_PENDING)
 
     count: int = Field(description="how many are pending")
     job: str = Field(description="the job that they are rows of")
@@ -87,7 +141,9 @@ class PendingOut(BaseModel):
 class ScoresResponse(BaseModel):
     """One outcome for each pair, in order."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG | _like(
+        {"outcomes": [_SCORED, {"status": "pending"}], "pending": _PENDING}
+    )
 
     outcomes: list[OutcomeOut]
     pending: PendingOut | None = Field(
@@ -98,7 +154,7 @@ class ScoresResponse(BaseModel):
 class Links(BaseModel):
     """Where to go on."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG
 
     self: str
     scores: str
@@ -108,7 +164,7 @@ class Links(BaseModel):
 class JobOut(BaseModel):
     """How far a job is: rows = scored + failed + those still missing."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG | _like(_STATUS)
 
     job: str
     state: Literal["open", "closed", "complete"] = Field(
@@ -128,7 +184,7 @@ class JobOut(BaseModel):
 class JobsOut(BaseModel):
     """Jobs, the latest first."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG | _like({"jobs": [_STATUS]})
 
     jobs: list[JobOut]
 
@@ -136,7 +192,14 @@ class JobsOut(BaseModel):
 class PageOut(BaseModel):
     """Some outcomes of a job, by row; rows without an outcome are left out."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG | _like(
+        {
+            "job": _JOB,
+            "complete": False,
+            "outcomes": _ROWS,
+            "next": f"{_HREF}/scores?start=2&limit=2",
+        }
+    )
 
     job: str
     complete: bool = Field(description="whether every row of the job has its outcome")

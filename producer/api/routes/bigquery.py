@@ -77,7 +77,10 @@ class BigQueryReplies(BaseModel):
 class BigQueryError(BaseModel):
     """What BigQuery tells who runs the query."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={"example": {"errorMessage": "call 17: url: Input should be a string"}},
+    )
 
     errorMessage: str = Field(description="what is wrong")  # noqa: N815
 

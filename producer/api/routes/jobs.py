@@ -9,7 +9,16 @@ from producer.api.access import OF_ALL, Served, Who, charge
 from producer.api.client import Client
 from producer.api.jobs import unstored
 from producer.api.lots import is_inline
-from producer.api.openapi import BODIES, CSV, EVENT, JSON, NDJSON
+from producer.api.openapi import (
+    BODIES,
+    CSV,
+    CSV_EXAMPLE,
+    EVENT,
+    EVENTS_EXAMPLE,
+    JSON,
+    NDJSON,
+    NDJSON_EXAMPLE,
+)
 from producer.api.posting import Posting
 from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
@@ -146,7 +155,14 @@ async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
     response_model=PageOut,
     response_model_exclude_none=True,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
-    | {200: {"content": {NDJSON: {}, CSV: {}}}},
+    | {
+        200: {
+            "content": {
+                NDJSON: {"schema": {"type": "string"}, "example": NDJSON_EXAMPLE},
+                CSV: {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
+            }
+        }
+    },
 )
 async def get_scores(
     service: Served,
@@ -195,7 +211,7 @@ async def get_scores(
     "/v1/jobs/{job}/events",
     response_class=StreamingResponse,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID)
-    | {200: {"content": {"text/event-stream": {"schema": EVENT}}}},
+    | {200: {"content": {"text/event-stream": {"schema": EVENT, "example": EVENTS_EXAMPLE}}}},
 )
 async def get_events(service: Served, job: JobName, client: Who) -> Response:
     """How far a job is, as server-sent events: `progress` as it goes on, then `complete`."""
