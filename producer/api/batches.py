@@ -7,6 +7,7 @@ both publish it: the sink keeps one outcome of each row.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final
 
 from fastapi import Response
 
+from pairscore.errors import EnvironmentFault
 from producer.api.access import charged, name_of
 from producer.api.answers import Awaited
 from producer.api.batch import Batch, Sender, is_numbered
@@ -29,7 +31,12 @@ KEPT_SECONDS: Final = 600.0
 KEPT_ROWS: Final = 100_000
 """So many rows of batches that nobody asks for just now are remembered, at most."""
 
+STORE_SECONDS: Final = 5.0
+"""So often the store is looked at for a batch whose outcomes should come on `replies`."""
+
 _LOOK_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,24 +158,45 @@ class Batches:
         with self._asking(name, kept):
             await asyncio.wait({kept.publishing})
             kept.publishing.result()
-            if not await awaited.wait(until, self._service.parts.stop):
-                return None
+            stop, loop = self._service.parts.stop, asyncio.get_running_loop()
+            while not await awaited.wait(min(until, loop.time() + STORE_SECONDS), stop):
+                # A reply may be lost, such as one that Kafka has deleted before it was read.
+                if not stop.asked and (found := await self._looked(name)) is not None:
+                    return Scored(found, kept.numbers)
+                if loop.time() >= until or stop.asked:
+                    return None
         return Scored([each for each in awaited.outcomes if each is not None], kept.numbers)
+
+    async def _looked(self, name: str) -> list[ScoreMessage] | None:
+        """What the store has of a batch of this process, where that is all and can be read now."""
+        job = self._service.jobs.book.find(name)
+        if job is None:
+            return None
+        try:
+            return await self._complete(job)
+        except EnvironmentFault as fault:
+            _log.warning("the results cannot be read now: %s", fault)
+            return None
+
+    async def _complete(self, job: JobMessage) -> list[ScoreMessage] | None:
+        """The outcomes of a job from the store; None where they are not all there."""
+        service, rows = self._service, job.rows_published
+        status = await service.read(service.jobs.status, job)
+        if status.done < rows:
+            return None
+        found = await service.read(outcomes, service, job.job, 0, rows)
+        return found if len(found) == rows else None
 
     async def _stored(
         self, job: JobMessage, numbers: tuple[int, ...] | None, until: float
     ) -> Scored | None:
         """What came of a batch that this process knows from `jobs` only."""
         loop = asyncio.get_running_loop()
-        service, rows = self._service, job.rows_published
         while True:
-            status = await service.read(service.jobs.status, job)
-            if status.done >= rows:
-                found = await service.read(outcomes, service, job.job, 0, rows)
-                if len(found) == rows:
-                    return Scored(found, numbers)
+            if (found := await self._complete(job)) is not None:
+                return Scored(found, numbers)
             left = until - loop.time()
-            if left <= 0 or service.parts.stop.asked:
+            if left <= 0 or self._service.parts.stop.asked:
                 return None
             await asyncio.sleep(min(left, _LOOK_SECONDS))
 

@@ -55,29 +55,31 @@ def handle_errors(app: FastAPI) -> None:
             detail = f"there is no path {request.url.path}; /v1/openapi.json has those that are"
         if kind is Kind.METHOD:
             headers["Allow"] = _allowed(app, request)
-        return problems.respond(kind, detail, _id_of(request), row=row, line=line, headers=headers)
+        return problems.respond(kind, detail, id_of(request), row=row, line=line, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
         # Of parameters and headers: bodies are read by the routes.
         first = error.errors()[0]
         said = ".".join(str(part) for part in first["loc"])
-        return problems.respond(Kind.INVALID, f"{said}: {first['msg']}", _id_of(request))
+        return problems.respond(Kind.INVALID, f"{said}: {first['msg']}", id_of(request))
 
     @app.exception_handler(EnvironmentFault)
     async def _unavailable(request: Request, error: EnvironmentFault) -> Response:
-        return problems.respond(Kind.UNAVAILABLE, str(error), _id_of(request), headers=RETRY_AFTER)
+        name = id_of(request)
+        said = problems.unavailable(error, name)
+        return problems.respond(Kind.UNAVAILABLE, said, name, headers=RETRY_AFTER)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, _error: ClientDisconnect) -> Response:
         return problems.respond(
-            Kind.MALFORMED, "the connection was closed before the body was there", _id_of(request)
+            Kind.MALFORMED, "the connection was closed before the body was there", id_of(request)
         )
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, _error: Exception) -> Response:
         return problems.respond(
-            Kind.DEFECT, "this is a defect in pairscore; please report it", _id_of(request)
+            Kind.DEFECT, "this is a defect in pairscore; please report it", id_of(request)
         )
 
 
@@ -91,7 +93,8 @@ def _allowed(app: FastAPI, request: Request) -> str:
     return ", ".join(sorted(found))
 
 
-def _id_of(request: Request) -> str:
+def id_of(request: Request) -> str:
+    """The request's id."""
     return str(getattr(request.state, "request_id", ""))
 
 

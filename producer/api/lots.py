@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from pairscore.errors import EnvironmentFault
 from pairscore.inbox import Inbox
 from producer.api.answers import Answers, Awaited
+from producer.api.problems import NOT_NOW, Unavailable
 from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
@@ -202,7 +203,7 @@ class LotPublisher:
                 self._pulse_pause()
             elif self._doubt is not None:
                 for lot, *_ in self._doubt[0]:
-                    self._refuse(lot, f"it is not known whether Kafka took the rows: {fault}")
+                    self._refuse(lot, "it is not known whether Kafka took the rows")
 
     def _pulse_pause(self) -> None:
         with suppress(KeyboardInterrupt):
@@ -215,6 +216,8 @@ class LotPublisher:
         """
         # Anew for each: an exception keeps the frames it has come through.
         why = str(fault)
+        if self.fault is None:
+            _log.warning("no rows are taken: %s", why)
         self.fault = why
         self._health.ready(False, why)
         self._transactions = None
@@ -226,12 +229,12 @@ class LotPublisher:
             self._inbox.put(None)
         for lot in lots:
             if id(lot) not in doubtful:
-                self._refuse(lot, why)
+                self._refuse(lot, NOT_NOW)
 
     def _refuse(self, lot: Lot, why: str) -> None:
         if lot.awaited is not None:
             self._answers.forget(lot.awaited)
-        lot.settle(EnvironmentFault(why))
+        lot.settle(Unavailable(why))
 
     def _resolve(self) -> None:
         """Find out what a transaction came to that was in doubt; the id has been taken by now."""
@@ -262,6 +265,8 @@ class LotPublisher:
             transactions.commit(lambda: self._settled(closed))
             _log.info("closed %d in-line jobs of an earlier process", len(left))
         self._transactions = transactions
+        if self.fault is not None:
+            _log.info("rows are taken again")
         self.fault = None
         self._health.ready(True)
 

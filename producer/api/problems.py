@@ -3,6 +3,7 @@
 https://www.rfc-editor.org/rfc/rfc9457
 """
 
+import logging
 from collections.abc import Mapping
 from enum import Enum
 from http import HTTPStatus
@@ -12,11 +13,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from pairscore.errors import EnvironmentFault
+
 RETRY_AFTER: Final = {"Retry-After": "5"}
 """What goes with a 503."""
 
 MEDIA_TYPE: Final = "application/problem+json"
+_log = logging.getLogger(__name__)
+
 _TYPES: Final = "urn:pairscore:problem:"
+
+
+NOT_NOW: Final = "rows cannot be taken now; nothing of the request was published"
+
+
+class Unavailable(EnvironmentFault):
+    """Rows cannot be taken or read now; the text is for clients, unlike that of other faults."""
 
 
 class Problem(BaseModel):
@@ -104,6 +116,14 @@ def respond(
     return JSONResponse(content, kind.status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
+def unavailable(fault: EnvironmentFault, request_id: str) -> str:
+    """What to say of a fault; what is not for clients, such as addresses, goes to the log."""
+    if isinstance(fault, Unavailable):
+        return str(fault)
+    _log.warning("%s", fault, extra={"request_id": request_id})
+    return "rows cannot be taken or read now; the server's log says why, under this request's id"
+
+
 def kind_of(status: int) -> Kind:
     """The kind for a status that a library chose."""
     known = _BY_STATUS.get(status)
@@ -153,5 +173,5 @@ _EXAMPLES: Final = {
     Kind.MEDIA_TYPE: "send application/json, application/x-ndjson or text/csv",
     Kind.INVALID: "pairs.17.url: Input should be a valid string",
     Kind.TOO_MANY: "the quota of rows per second is used up; try again in 3 s",
-    Kind.UNAVAILABLE: "Kafka at kafka:9092 does not answer",
+    Kind.UNAVAILABLE: NOT_NOW,
 }

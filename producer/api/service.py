@@ -20,6 +20,7 @@ from producer.api.answers import Answers, Awaited
 from producer.api.client import Client
 from producer.api.jobs import Jobs
 from producer.api.lots import OUTAGE_SECONDS, Lot, LotPublisher, Placed
+from producer.api.problems import NOT_NOW, Unavailable
 from producer.api.quotas import Quotas
 from producer.api.uploads import PairFile, PairRows
 from producer.csv_rows import CsvRows
@@ -49,7 +50,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Unfinished(EnvironmentFault):
+class Unfinished(Unavailable):
     """Kafka has gone away in the midst of a job, with `rows` more of its rows than before."""
 
     def __init__(self, why: str, rows: int) -> None:
@@ -104,8 +105,8 @@ class Service:
         Raises:
             EnvironmentFault: they cannot.
         """
-        if (why := self.parts.lots.fault) is not None:
-            raise EnvironmentFault(why)
+        if self.parts.lots.fault is not None:
+            raise Unavailable(NOT_NOW)
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
         """What a function gives that reads the store, in a thread.
@@ -117,7 +118,7 @@ class Service:
             async with asyncio.timeout(_STORE_SECONDS):
                 return await asyncio.to_thread(function, *arguments)
         except TimeoutError:
-            raise EnvironmentFault(
+            raise Unavailable(
                 f"the results cannot be read now: their store has not answered for "
                 f"{_STORE_SECONDS:.0f} s"
             ) from None
@@ -147,7 +148,7 @@ class Service:
             async with asyncio.timeout(_KNOWN_SECONDS):
                 result = await settled
         except TimeoutError:
-            raise EnvironmentFault(
+            raise Unavailable(
                 "Kafka does not answer, and it is not known whether it has taken the rows; send "
                 "the request again"
             ) from None
@@ -241,13 +242,16 @@ class Service:
         except InputError as error:
             raise Taken(str(error)) from None
         except EnvironmentFault as fault:
-            if publication.added:
-                raise Unfinished(str(fault), publication.added) from None
-            raise
+            if not publication.added:
+                raise
+            _log.warning("%s", fault)
+            raise Unfinished(
+                f"Kafka does not answer any more; {publication.progress}", publication.added
+            ) from None
         except KeyboardInterrupt:
             if publication.added and is_new:
                 self._end_once(job.job, kind)
-            raise EnvironmentFault("the service is ending; send the request again") from None
+            raise Unavailable("the service is ending; send the request again") from None
 
     async def _end(self, job: str, kind: type[AnyJob]) -> None:
         """End a job that nobody was told of, as soon as Kafka lets it."""

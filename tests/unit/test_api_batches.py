@@ -161,6 +161,38 @@ def test_late_batch_is_published_once_and_goes_on(service, kept):
     asyncio.run(_late(service, kept))
 
 
+async def _unheard(service: Service, kept: Batches) -> None:
+    batch = batch_of(3)
+    waiting = asyncio.create_task(send(kept, batch, FAR))
+    await asyncio.sleep(0.2)
+    service.store.has.add(batch.name)
+    # No reply comes, and nobody asks again.
+    assert await waiting == [0, 1, 2]
+    assert await send(kept, batch) == [0, 1, 2]
+    assert len(service.lots) == 1
+
+
+def test_batch_whose_replies_are_lost_is_read_from_the_store(service, kept, monkeypatch):
+    monkeypatch.setattr(batches, "STORE_SECONDS", 0.05)
+    asyncio.run(_unheard(service, kept))
+
+
+async def _unreadable(service: Service, kept: Batches) -> None:
+    async def read(*_: Any) -> Any:
+        raise EnvironmentFault("the store is away")
+
+    service.read = read  # type: ignore[method-assign,assignment]
+    waiting = asyncio.create_task(send(kept, batch_of(3), FAR))
+    await asyncio.sleep(0.2)
+    service.answer(0)
+    assert await waiting == [0, 1, 2]
+
+
+def test_batch_is_waited_for_while_the_store_is_away(service, kept, monkeypatch):
+    monkeypatch.setattr(batches, "STORE_SECONDS", 0.05)
+    asyncio.run(_unreadable(service, kept))
+
+
 async def _failing(service: Service, kept: Batches) -> None:
     client = a_client(rows_per_day=3)
     batch = batch_of(3, client=client)

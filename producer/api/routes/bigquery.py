@@ -27,8 +27,9 @@ from producer.api.engines import (
     parse,
     texts,
 )
+from producer.api.errors import id_of
 from producer.api.openapi import body_of
-from producer.api.problems import RETRY_AFTER, Kind, ProblemError
+from producer.api.problems import RETRY_AFTER, Kind, ProblemError, unavailable
 
 MOST_SECONDS: Final = 55.0
 """That a request waits, at most: gateways often allow a minute."""
@@ -101,7 +102,8 @@ class _Told(APIRoute):
                 status = Kind.MALFORMED.status if invalid else error.status_code
                 return _error(status, str(error.detail), dict(error.headers or {}))
             except EnvironmentFault as fault:
-                return _error(Kind.UNAVAILABLE.status, str(fault), RETRY_AFTER)
+                said = unavailable(fault, id_of(request))
+                return _error(Kind.UNAVAILABLE.status, said, RETRY_AFTER)
 
         return told
 
