@@ -252,7 +252,14 @@ class ApiOptions(BaseModel):
         default=100_000, ge=1, description="rows of in-line requests that make one job, at most"
     )
     inline_seconds: float = Field(
-        default=3_600.0, gt=0, description="longest time that such a job is open"
+        default=3_600.0, gt=0, le=86_400, description="longest time that such a job is open"
+    )
+    jobs_days: int = Field(
+        default=30,
+        ge=3,
+        le=3_650,
+        description="an API's job that was begun so long ago is forgotten; its outcomes stay in "
+        "the results store",
     )
 
 

@@ -94,13 +94,16 @@ class Intake:
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records; what the client says of errors and ends is for the source to see."""
-        batch, scores_topic = self.batch, self._topics.scores
+        batch, scores_topic, jobs_topic = self.batch, self._topics.scores, self._topics.jobs
         append, next_offsets = batch.scores.append, batch.next_offsets
         for record in records:
             topic, partition, offset = record.topic(), record.partition(), record.offset()
             if topic is None or partition is None or offset is None:
                 continue  # no record: only the client's events lack one of these
             value = record.value()
+            next_offsets[topic, partition] = offset + 1
+            if value is None and topic == jobs_topic:
+                continue  # what was said of a job is taken back, which is long complete
             found = decode(ScoreMessage if topic == scores_topic else JobMessage, value)
             if isinstance(found, ScoreMessage) and value is not None:
                 append(Scored(partition, offset, found, value))
@@ -110,7 +113,6 @@ class Intake:
             elif isinstance(found, Rejection):
                 batch.rejected.append(Rejected(topic, partition, offset, found, value))
                 batch.size += len(value or b"")
-            next_offsets[topic, partition] = offset + 1
 
     def forget(self, gone: Collection[Place]) -> None:
         """Drop what was taken of these partitions, which another will take again."""

@@ -20,6 +20,7 @@ from producer.api.answers import Answers
 from producer.api.app import make_app
 from producer.api.client import Client
 from producer.api.follower import Follower
+from producer.api.housekeeping import Housekeeping
 from producer.api.jobs import JobBook, Jobs
 from producer.api.keys import Keyring
 from producer.api.lots import OUTAGE_SECONDS, LotPublisher, Pace
@@ -102,10 +103,10 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                 if job.state is JobState.CLOSED:
                     metrics.inc(PRODUCER_JOBS)
 
-            def transactions() -> Transactions:
+            def transactions(owner: str, pulse: Pulse) -> Transactions:
                 return Transactions(
                     connection,
-                    f"api.{name}",
+                    f"api.{owner}",
                     pulse=pulse,
                     ended=lambda result: metrics.inc(PRODUCER_TRANSACTIONS, result=result),
                     outage=OUTAGE_SECONDS,
@@ -134,7 +135,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
             stack.callback(replies_read.close)
             lots = LotPublisher(
                 name,
-                make_transactions=transactions,
+                make_transactions=lambda: transactions(name, pulse),
                 log=JobLog(connection, admin, topics.jobs, pulse, OwnJob),
                 topics=topics,
                 partition=partition,
@@ -148,6 +149,21 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
             lots.start()
             stack.callback(lots.close)
             stack.callback(ending.ask)
+            # What it waits for says nothing of the health of the others.
+            aside = Pulse(ending, Health())
+            housekeeping = Housekeeping(
+                name,
+                connection,
+                book,
+                topic=topics.jobs,
+                log=JobLog(connection, admin, topics.jobs, aside, OwnJob),
+                pulse=aside,
+                make_transactions=lambda owner: transactions(owner, aside),
+                days=settings.api.jobs_days,
+                on_crash=runner.crash,
+            )
+            housekeeping.start()
+            stack.callback(housekeeping.close)
             url = settings.redis.url
             service = Service(
                 Parts(

@@ -1,7 +1,7 @@
 """What is known of jobs: what `jobs` says of them, and what the sink has stored."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar, overload
@@ -52,6 +52,18 @@ class JobBook:
         value = self._values.get(name)
         found = None if value is None else decode(kind, value)
         return None if isinstance(found, Rejection) else found
+
+    def forget(self, name: str) -> None:
+        """Know nothing more of a job."""
+        with self._lock:
+            self._values.pop(name, None)
+
+    def select(self, wanted: Callable[[bytes], bool], kind: type[Kind]) -> list[Kind]:
+        """The jobs of a kind whose messages, as bytes, are wanted."""
+        with self._lock:
+            values = list(self._values.values())
+        found = (decode(kind, value) for value in values if wanted(value))
+        return [job for job in found if not isinstance(job, Rejection)]
 
     def names(self) -> list[str]:
         """The names of all, the last begun first."""

@@ -34,8 +34,7 @@ from shared.topics import Topics
 OUTAGE_SECONDS: Final = 8.0
 """A request that waits for Kafka for longer is refused."""
 
-_STAMP: Final = r"-\d{8}T\d{6}-[0-9a-f]{8}"
-_INLINE: Final = re.compile(rf"inline-.*{_STAMP}\Z")
+_INLINE: Final = re.compile(r"inline-(.*)-\d{8}T\d{6}-[0-9a-f]{8}\Z")
 _PATIENCE: Final = 0.5
 _MOST_ROWS: Final = 10_000
 _ANEW_SECONDS: Final = 1.0
@@ -116,7 +115,6 @@ class LotPublisher:
             on_crash: called with a defect that ends the thread.
         """
         self._name = name
-        self._mine = re.compile(rf"inline-{re.escape(name)}{_STAMP}")
         self._make = make_transactions
         self._log = log
         self._topics = topics
@@ -257,13 +255,7 @@ class LotPublisher:
         transactions = self._make()
         transactions.start()
         self._resolve()
-        left = self._log.open_jobs(lambda job: self._mine.fullmatch(job) is not None)
-        if left:
-            transactions.begin()
-            closed = [job.closed(job.rows_published) for job in left]
-            self._add_jobs(transactions, closed)
-            transactions.commit(lambda: self._settled(closed))
-            _log.info("closed %d in-line jobs of an earlier process", len(left))
+        close_inline(transactions, self._log, self._topics.jobs, self._name)
         self._transactions = transactions
         if self.fault is not None:
             _log.info("rows are taken again")
@@ -300,7 +292,7 @@ class LotPublisher:
             for job in open_jobs.values()
             if job.job in counts or closing or self._is_over(job, now)
         ]
-        self._add_jobs(transactions, said)
+        _add_jobs(transactions, self._topics.jobs, said)
         self._doubt = (placed, said)
         transactions.commit(lambda: self._settled(said))
         self._doubt = None
@@ -324,30 +316,8 @@ class LotPublisher:
             value = encode_pair(job, row, url, caption, now, reply_to)
             transactions.add(topic, key_of(url), value)
 
-    def _add_jobs(self, transactions: Transactions, jobs: Sequence[OwnJob]) -> None:
-        for job in jobs:
-            transactions.add(self._topics.jobs, job.job.encode(), job.encode())
-
     def _settled(self, said: Sequence[OwnJob]) -> bool:
-        """Whether a transaction that says this of jobs was committed.
-
-        All of them are looked for: of a batch that an engine sends again, another process may say
-        the same.
-
-        Raises:
-            TakenOver: another process has gone on with one.
-        """
-        return all(self._is_said(job) for job in said)
-
-    def _is_said(self, said: OwnJob) -> bool:
-        found = self._log.latest(said.job)
-        if found is None or found.rows_published < said.rows_published:
-            return False
-        if (found.rows_published, found.state) == (said.rows_published, said.state):
-            return True
-        if found.state is JobState.OPEN and found.rows_published == said.rows_published:
-            return False
-        raise TakenOver
+        return _settled(self._log, said)
 
     def _new_job(self, client: str | None, now: datetime) -> OwnJob:
         stamp = now.strftime("%Y%m%dT%H%M%S")
@@ -369,6 +339,57 @@ class LotPublisher:
         return any(self._is_over(job, now) for job in self._jobs.values())
 
 
+def close_inline(
+    transactions: Transactions, log: JobLog[OwnJob], topic: str, name: str
+) -> list[OwnJob]:
+    """Close the in-line jobs that a process of that name has left open; those that were.
+
+    `transactions` have the process's transactional id. May raise what these, and `log`, may.
+    """
+    left = log.open_jobs(lambda job: owner_of(job) == name)
+    closed = [job.closed(job.rows_published) for job in left]
+    if closed:
+        transactions.begin()
+        _add_jobs(transactions, topic, closed)
+        transactions.commit(lambda: _settled(log, closed))
+        _log.info("closed %d in-line jobs that an API %s had left", len(closed), name)
+    return closed
+
+
+def _add_jobs(transactions: Transactions, topic: str, jobs: Sequence[OwnJob]) -> None:
+    for job in jobs:
+        transactions.add(topic, job.job.encode(), job.encode())
+
+
+def _settled(log: JobLog[OwnJob], said: Sequence[OwnJob]) -> bool:
+    """Whether a transaction that says this of jobs was committed.
+
+    All of them are looked for: of a batch that an engine sends again, another process may say
+    the same.
+
+    Raises:
+        TakenOver: another process has gone on with one.
+    """
+    return all(_is_said(log, job) for job in said)
+
+
+def _is_said(log: JobLog[OwnJob], said: OwnJob) -> bool:
+    found = log.latest(said.job)
+    if found is None or found.rows_published < said.rows_published:
+        return False
+    if (found.rows_published, found.state) == (said.rows_published, said.state):
+        return True
+    if found.state is JobState.OPEN and found.rows_published == said.rows_published:
+        return False
+    raise TakenOver
+
+
+def owner_of(job: str) -> str | None:
+    """The name of the process whose in-line job it is; None where it is no such job."""
+    found = _INLINE.match(job)
+    return None if found is None else found[1]
+
+
 def is_inline(job: str) -> bool:
     """Whether a job is one that in-line requests join."""
-    return _INLINE.match(job) is not None
+    return owner_of(job) is not None

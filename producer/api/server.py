@@ -55,13 +55,18 @@ def connection_limit(wanted: int) -> int:
 
 
 class Connection(HttpToolsProtocol):
-    """Hangs up where a head does not come in time or is too long, or there are too many."""
+    """Hangs up where a head does not come in time or is too long, or there are too many.
+
+    And where an answer is not read.
+    """
 
     head_seconds: ClassVar[float]
+    unread_seconds: ClassVar[float]
     most: ClassVar[int]
     _in_head = True
     _head_bytes = 0
     _head_timer: TimerHandle | None = None
+    _unread_timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, or hang up."""
@@ -74,7 +79,19 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._stop_waiting()
+        self._read_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What was written is not read: wait for that, but not for ever."""
+        super().pause_writing()
+        self._read_on()
+        self._unread_timer = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It is read."""
+        self._read_on()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head."""
@@ -113,6 +130,11 @@ class Connection(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _read_on(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
     def _late(self) -> None:
         self._head_timer = None
         if self._in_head:
@@ -134,7 +156,11 @@ def media_type(content_type: str) -> str:
 
 def make_protocol(options: ApiOptions, connections: int) -> type[Connection]:
     """The protocol of a connection, with these limits."""
-    limits = {"head_seconds": options.head_seconds, "most": connections}
+    limits = {
+        "head_seconds": options.head_seconds,
+        "unread_seconds": options.idle_seconds,
+        "most": connections,
+    }
     return type("LimitedConnection", (Connection,), limits)
 
 

@@ -33,6 +33,7 @@ from shared.cancellations import cancel
 from shared.clients import make_producer
 from shared.connection import Connection
 from shared.messages import JobMessage, JobState
+from shared.results import JobStatus
 from shared.settings import ProducerSettings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
@@ -42,6 +43,7 @@ _UPLOAD_OUTAGE_SECONDS: Final = 30.0
 _STORE_SECONDS: Final = 15.0
 # Longer than a transaction is tried for, so that those in doubt are told what came of them.
 _KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
+_WATCHED_SECONDS: Final = 0.9
 _END_AGAIN_SECONDS: Final = 5.0
 _KEYED_AGAIN: Final = "sent again with its Idempotency-Key, the request goes on from there"
 _NEW_AGAIN: Final = "they will be cancelled; send the request again, best with an Idempotency-Key"
@@ -98,6 +100,7 @@ class Service:
         self._making = threading.Lock()
         self._producer: Producer | None = None
         self._endings: set[asyncio.Task[None]] = set()
+        self._watched: dict[str, asyncio.Task[JobStatus]] = {}
 
     def check_kafka(self) -> None:
         """Make sure that rows can be published now, as far as is known.
@@ -122,6 +125,20 @@ class Service:
                 f"the results cannot be read now: their store has not answered for "
                 f"{_STORE_SECONDS:.0f} s"
             ) from None
+
+    async def watch(self, job: JobMessage) -> JobStatus:
+        """How far a job is, as all see it who ask within a second: the store is read once for them.
+
+        Raises:
+            EnvironmentFault: as `read`.
+        """
+        loop, name = asyncio.get_running_loop(), job.job
+        reading = self._watched.get(name)
+        if reading is None:
+            reading = loop.create_task(self.read(self.jobs.status, job))
+            self._watched[name] = reading
+            loop.call_later(_WATCHED_SECONDS, self._watched.pop, name, None)
+        return await asyncio.shield(reading)
 
     async def publish_lot(
         self,

@@ -74,7 +74,7 @@ async def events(service: Service, job: str, client: Client | None) -> AsyncIter
         if message is None:
             return
         try:
-            status = job_out(await service.read(service.jobs.status, message))
+            status = job_out(await service.watch(message))
         except EnvironmentFault as fault:
             _log.warning("the results cannot be read now: %s", fault)
             yield ": the results cannot be read now\n\n"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from tests.api_clients import write_keys
 from tests.fetching import wait_until
@@ -157,3 +158,17 @@ def test_nobody_without_a_key_has_a_body_read(kafka, topic_prefix, tmp_path):
                 b"Content-Length: 1000000\r\n\r\n{"
             )
             assert read(sock).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_does_not_read_the_answer_is_hung_up_on(api):
+    document = requests.get(f"{api.url}/v1/openapi.json", timeout=WITHIN).content
+    count = 40_000_000 // len(document)
+    with connect(api) as sock:
+        # As a stream would be that nobody reads: more than all buffers between hold.
+        sock.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+        time.sleep(2.5)
+        began = time.monotonic()
+        found = read(sock)
+        assert time.monotonic() - began < 5
+    assert document in found
+    assert len(found) < count * len(document) / 2
