@@ -143,6 +143,12 @@ def test_quotas_are_kept_and_told(fleet, tmp_path):
         statuses = [api.post("/v1/scores", body(1), headers=slow).status_code for _ in range(40)]
         assert statuses[0] == 200
         assert 429 in statuses
+        # What only asks counts too.
+        for method, path in ROUTES[2:]:
+            reply = requests.request(method, api.url + path, headers=slow, timeout=WITHIN)
+            assert reply.status_code == 429, path
+        assert api.delete("/v1/jobs/some", headers=slow).status_code == 429
+        assert api.get("/v1/jobs", headers=few).status_code == 200
     # What was refused was not published.
     assert len(fleet.settled(fleet.topics.pairs)) == 3
 

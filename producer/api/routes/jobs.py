@@ -113,9 +113,13 @@ async def post_job(
     "/v1/jobs", response_model_exclude_none=True, responses=documented(*OF_ALL, Kind.INVALID)
 )
 async def get_jobs(
-    service: Served, client: Who, limit: Annotated[int, Query(ge=1, le=1_000)] = 100
+    service: Served,
+    client: Who,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> JobsOut:
     """The jobs of this client, the last begun first."""
+    await charge(service, client, response, requests=1, rows=0)
     found = await service.read(service.jobs.latest, client, limit)
     return JobsOut(jobs=[job_out(status) for status in found])
 
@@ -125,8 +129,9 @@ async def get_jobs(
     response_model_exclude_none=True,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID),
 )
-async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
+async def get_job(service: Served, job: JobName, client: Who, response: Response) -> JobOut:
     """How far a job is."""
+    await charge(service, client, response, requests=1, rows=0)
     message = _found(service, job, client)
     return job_out(await service.read(service.jobs.status, message))
 
@@ -137,8 +142,9 @@ async def get_job(service: Served, job: JobName, client: Who) -> JobOut:
     response_model_exclude_none=True,
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID),
 )
-async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
+async def delete_job(service: Served, job: JobName, client: Who, response: Response) -> JobOut:
     """Cancel what is not scored yet: it comes out as `cancelled`, and nothing undoes that."""
+    await charge(service, client, response, requests=1, rows=0)
     message = _found(service, job, client)
     if is_inline(job):
         raise ProblemError(
@@ -167,6 +173,7 @@ async def delete_job(service: Served, job: JobName, client: Who) -> JobOut:
 async def get_scores(
     service: Served,
     request: Request,
+    response: Response,
     job: JobName,
     client: Who,
     start: Annotated[int, Query(ge=0, le=1 << 62, description="the first row")] = 0,
@@ -182,6 +189,7 @@ async def get_scores(
 
     JSON comes in pages; NDJSON and CSV as one stream.
     """
+    await charge(service, client, response, requests=1, rows=0)
     message = _found(service, job, client)
     wanted = format or _accepted(request)
     status = await service.read(service.jobs.status, message)
@@ -196,10 +204,10 @@ async def get_scores(
         }
         if len(found) == most:
             content["next"] = f"{links_of(job).scores}?start={found[-1].row + 1}&limit={most}"
-        return JSONResponse(content)
+        return JSONResponse(content, headers=dict(response.headers))
     # Asked for once now, so that what cannot be read is said with a status.
     await service.read(outcomes, service, job, start, 1)
-    headers = {"X-Job-State": status.state}
+    headers = {**response.headers, "X-Job-State": status.state}
     if wanted == "ndjson":
         lines = ndjson(service, job, start, limit)
         return StreamingResponse(lines, media_type=NDJSON, headers=headers)
@@ -213,14 +221,15 @@ async def get_scores(
     responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.INVALID)
     | {200: {"content": {"text/event-stream": {"schema": EVENT, "example": EVENTS_EXAMPLE}}}},
 )
-async def get_events(service: Served, job: JobName, client: Who) -> Response:
+async def get_events(service: Served, job: JobName, client: Who, response: Response) -> Response:
     """How far a job is, as server-sent events: `progress` as it goes on, then `complete`."""
+    await charge(service, client, response, requests=1, rows=0)
     message = _found(service, job, client)
     await service.read(service.jobs.status, message)
     return StreamingResponse(
         events(service, job, client),
         media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        headers={**response.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
