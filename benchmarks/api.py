@@ -16,11 +16,13 @@ from benchmarks.measure import Claim
 from benchmarks.models import make_vit_b32
 from benchmarks.photos import make_photos
 from benchmarks.server import serving
-from benchmarks.worker import Stage, fill, running, stage
+from benchmarks.worker import Stage, fill, peak_rss, running, stage
 from deploy.local import kafka
 from deploy.local.ports import free_ports
 
 _ROWS: Final = 1_000_000
+_SHORT_BYTES: Final = 100_000_000
+_LONG_BYTES: Final = 2_000_000_000
 _REQUESTS: Final = 300
 _CLIENTS: Final = 50
 _SECONDS: Final = 60.0
@@ -50,6 +52,7 @@ def measure_api(root: Path, rounds: int, report: dict[str, float]) -> list[Claim
     names = make_photos(root / "few", _PHOTOS)
     with kafka() as broker:
         claims = _measure_uploads(root, broker.bootstrap_servers, rounds, report)
+        claims += _measure_memory(root, broker.bootstrap_servers, report)
         claims += _measure_overhead(root, broker.bootstrap_servers, report)
         with serving(root / "few") as base:
             urls = [f"{base}/{name}" for name in names]
@@ -61,6 +64,13 @@ def measure_api(root: Path, rounds: int, report: dict[str, float]) -> list[Claim
 @contextmanager
 def _serving_api(on: Stage, folder: Path) -> Iterator[str]:
     """The API on topics of its own while the block runs; its address."""
+    with _api_process(on, folder) as (url, _):
+        yield url
+
+
+@contextmanager
+def _api_process(on: Stage, folder: Path) -> Iterator[tuple[str, int]]:
+    """The same; its address and its process."""
     [port] = free_ports(1)
     environment = on.environment | {
         "PAIRSCORE_API__PORT": str(port),
@@ -68,7 +78,7 @@ def _serving_api(on: Stage, folder: Path) -> Iterator[str]:
         "PAIRSCORE_RESULTS": str(folder / "results"),
     }
     url = f"http://127.0.0.1:{port}"
-    with running(_API, environment, 1):
+    with running(_API, environment, 1) as [process]:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
@@ -78,7 +88,7 @@ def _serving_api(on: Stage, folder: Path) -> Iterator[str]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-        yield url
+        yield url, process.pid
 
 
 def _measure_uploads(
@@ -110,6 +120,42 @@ def _measure_uploads(
     )
     report["api upload rows/s"] = max(rates)
     return [("POST /v1/jobs, NDJSON, rows/s", max(rates), ">=", 20_000)]
+
+
+def _measure_memory(root: Path, bootstrap: str, report: dict[str, float]) -> list[Claim]:
+    """What a long body takes of memory that a short one does not."""
+    peaks: dict[int, int] = {}
+    for size in (_SHORT_BYTES, _LONG_BYTES):
+        with stage(bootstrap) as on, _api_process(on, root) as (url, pid):
+            began = time.monotonic()
+            reply = requests.post(
+                f"{url}/v1/jobs",
+                data=_long_body(size),
+                headers={"Content-Type": "application/x-ndjson"},
+                timeout=10 * _WITHIN,
+            )
+            seconds = time.monotonic() - began
+            reply.raise_for_status()
+            peaks[size] = peak_rss(pid)
+        print(
+            f"POST /v1/jobs, {size / 1e9:.1f} GB of NDJSON, {reply.json()['published']:,} rows: "
+            f"{seconds:.0f} s, peak RSS of the API {peaks[size] / 1e6:.0f} MB",
+            flush=True,
+        )
+        report[f"api peak rss, {size / 1e9:.1f} GB, MB"] = peaks[size] / 1e6
+    more = (peaks[_LONG_BYTES] - peaks[_SHORT_BYTES]) / 1e6
+    return [("peak RSS of a body 20 times as long, MB more", more, "<=", 50)]
+
+
+def _long_body(size: int) -> Iterator[bytes]:
+    """So many bytes of NDJSON at least, with captions of some 2,000 characters."""
+    caption = "a caption that goes on and on, as those of people who write well do. " * 30
+    block = "".join(
+        json.dumps({"url": f"https://example.org/images/{row:04}.jpg", "caption": caption}) + "\n"
+        for row in range(500)
+    ).encode()
+    for _ in range(0, size, len(block)):
+        yield block
 
 
 def _measure_overhead(root: Path, bootstrap: str, report: dict[str, float]) -> list[Claim]:

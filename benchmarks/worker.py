@@ -133,7 +133,7 @@ def measure(options: Options) -> dict[str, float]:
             rows, seconds = _count(options, on)
             usage = [psutil.Process(worker.pid) for worker in workers]
             cpu = sum(sum(each.cpu_times()[:2]) for each in usage)
-            peak = max(_peak(worker.pid) for worker in workers)
+            peak = max(peak_rss(worker.pid) for worker in workers)
     return {
         "rows": rows,
         "seconds": seconds,
@@ -270,7 +270,7 @@ def reading(connection: Connection, partitions: list[tuple[str, int]]) -> Iterat
         consumer.close()
 
 
-def _peak(pid: int) -> int:
+def peak_rss(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
