@@ -138,7 +138,7 @@ def run(
                 if settings.kafka.group_protocol == "consumer"
                 else consumer.assign,
                 transactions=make_transactions(producer, consumer),
-                ledger=ledger or Ledger(),
+                ledger=ledger or Ledger(ahead=topics.interactive),
                 scoring=Scoring(
                     scorer,
                     least=4 * settings.fetch.concurrency,

@@ -254,7 +254,13 @@ class Worker:
         self._backpressure.has_more(partition)
         record = self._ledger.observe(partition, offset, len(message))
         self._meter.read(partition, timestamp(message) * _MS)
-        arrival = self._intake.read(topic, message, self._wall())
+        if not self._ledger.is_published(record):
+            self._begin(record, message)
+
+    def _begin(self, record: Record[Publication], message: Message) -> None:
+        """Have a row scored now, or once it is due; or settle what is not to be scored."""
+        partition = record.partition
+        arrival = self._intake.read(partition[0], message, self._wall())
         if isinstance(arrival, ToScore) and arrival.pair.job in self._cancelled:
             self._settle(record, arrival.pair, _CANCELLED)
         elif isinstance(arrival, ToScore):
@@ -272,7 +278,7 @@ class Worker:
                 "a record goes to the dead-letter topic: %s: %s",
                 arrival.rejection.defect.value,
                 arrival.rejection.detail,
-                extra={"topic": topic, "partition": number, "offset": offset},
+                extra={"topic": partition[0], "partition": partition[1], "offset": record.offset},
             )
             letter = self._publisher.rejection(arrival.rejection, arrival.origin)
             self._ledger.resolve(record, letter)

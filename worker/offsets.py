@@ -11,6 +11,7 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from shared.connection import describe
+from worker.ahead import decode_ahead
 from worker.ledger import Ledger, Partition, Plan
 from worker.meter import Meter
 from worker.publication import Publication
@@ -117,9 +118,11 @@ class Offsets:
         self._renew_at = self._clock() + _RENEW_SECONDS
         quiet = [p for p in self._ledger.partitions if not self._ledger.held(p)]
         try:
-            offsets = self._committed(quiet, _ASK_SECONDS)
-            if offsets:
-                self._transactions.publish(Plan((), offsets), PUBLISH_SECONDS)
+            found = self._committed(quiet, _ASK_SECONDS)
+            if found:
+                offsets = {partition: offset for partition, (offset, _) in found.items()}
+                ahead = {partition: known for partition, (_, known) in found.items() if known}
+                self._transactions.publish(Plan((), offsets, ahead), PUBLISH_SECONDS)
         except (KafkaException, Aborted) as error:
             _log.warning("offsets were not committed again, which has time: %s", error)
 
@@ -138,7 +141,7 @@ class Offsets:
             self._ask_at = self._clock() + _AGAIN_SECONDS
             return False
         if committed is not None:
-            self._ledger.begin(partition, committed)
+            self._ledger.begin(partition, *committed)
         self._fresh.discard(partition)
         self._waiting.discard(partition)
         return True
@@ -198,8 +201,10 @@ class Offsets:
         except KafkaException:
             return None
 
-    def _committed(self, partitions: list[Partition], seconds: float) -> dict[Partition, int]:
-        """The committed offsets, of the partitions that have one.
+    def _committed(
+        self, partitions: list[Partition], seconds: float
+    ) -> dict[Partition, tuple[int, tuple[int, ...]]]:
+        """The committed offsets, of the partitions that have one; and what was published beyond.
 
         Raises:
             KafkaException: Kafka does not say, of one of them at least.
@@ -208,7 +213,11 @@ class Offsets:
         failed = next((place.error for place in found if place.error is not None), None)
         if failed is not None:
             raise KafkaException(failed)
-        return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+        return {
+            (p.topic, p.partition): (p.offset, decode_ahead(p.offset, p.metadata))
+            for p in found
+            if p.offset >= 0
+        }
 
     def _ask(self, partitions: list[Partition], seconds: float) -> list[TopicPartition]:
         if not partitions:

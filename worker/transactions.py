@@ -15,6 +15,7 @@ from pairscore.errors import EnvironmentFault
 from shared.clients import FENCED
 from shared.connection import describe
 from shared.shutdown import Deadline
+from worker.ahead import encode_ahead
 from worker.ledger import Plan
 from worker.publication import Publication
 
@@ -98,7 +99,10 @@ class Transactions:
 
     def send_offsets(self, plan: Plan[Publication], deadline: Deadline) -> None:
         """Put the next offsets into the transaction, on behalf of this member of the group."""
-        offsets = [TopicPartition(*each, offset) for each, offset in plan.offsets.items()]
+        offsets = [
+            TopicPartition(*each, offset, encode_ahead(offset, plan.ahead.get(each, ())))
+            for each, offset in plan.offsets.items()
+        ]
         self._patiently(
             lambda: self._producer.send_offsets_to_transaction(
                 offsets, self._membership(), _STEP_SECONDS

@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer
 from shared.service import end_process, run_service
 from shared.settings import WorkerSettings, read_service_settings
 from shared.shutdown import Deadline
+from shared.topics import Topics
 from worker.__main__ import install, run
 from worker.ledger import Ledger, Plan
 from worker.publication import Publication
@@ -111,8 +112,8 @@ class FatedTransactions(Transactions):
 class FatedLedger(Ledger[Publication]):
     """Passes the points about confirming."""
 
-    def __init__(self, fate: Fate) -> None:
-        super().__init__()
+    def __init__(self, fate: Fate, ahead: str) -> None:
+        super().__init__(ahead)
         self._fate = fate
 
     def confirm(self, plan: Plan[Publication]) -> None:
@@ -129,7 +130,7 @@ def main(number: str = "KILL", point: str | None = None, times: str = "0") -> in
         settings,
         install(settings),
         make_transactions=lambda producer, consumer: FatedTransactions(producer, consumer, fate),
-        ledger=FatedLedger(fate),
+        ledger=FatedLedger(fate, Topics.of(settings.kafka).interactive),
     )
     return 0
 

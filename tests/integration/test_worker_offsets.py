@@ -21,7 +21,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
 from tests.fetching import wait_until
 from tests.services import had
-from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, working
+from tests.working import SCORE, WITHIN, Fleet, Told, said_by_worker, url_of, working
 from worker import offsets
 from worker.__main__ import GROUP
 from worker.ledger import Ledger, Partition, Plan
@@ -136,6 +136,26 @@ def test_place_beyond_the_end_of_a_topic_is_said(fleet, caplog):
     said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
     assert len(said) == 3
     assert all("up to offset 1000, and Kafka's records end at" in line for line in said)
+
+
+def test_urgent_rows_do_not_wait_for_a_slow_one_and_are_not_scored_again(fleet):
+    slow = range(5)
+    waits = {url_of(row) for row in slow}
+    first = Told(lambda pair: None if pair.url in waits else SCORE)
+    fleet.publish(range(40), fleet.topics.interactive)
+    with working(fleet, first, worker={"id": "w", "shutdown_seconds": 0}):
+        wait_until(lambda: fleet.rows() == list(range(5, 40)), within=WITHIN)
+        fleet.publish(range(40, 50), fleet.topics.interactive)
+        wait_until(lambda: fleet.rows() == list(range(5, 50)), within=WITHIN)
+    # It ends before the slow ones come out; who is next leaves out what was published ahead.
+    second = Told(lambda pair: None if pair.url == url_of(0) else SCORE)
+    with working(fleet, second, worker={"id": "w", "shutdown_seconds": 0}):
+        wait_until(lambda: fleet.rows() == list(range(1, 50)), within=WITHIN)
+        assert second.rows() == list(slow)
+    third = Told()
+    with working(fleet, third):
+        wait_until(lambda: fleet.rows() == list(range(50)) and not fleet.lag(), within=WITHIN)
+    assert third.rows() == [0]
 
 
 def test_committed_offset_that_kafka_does_not_tell_holds_nobody_up_for_long(fleet):

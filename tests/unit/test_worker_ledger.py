@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from worker.ledger import Ledger, Plan, Record
+from worker.ledger import AHEAD, Ledger, Plan, Record
 
 A, B = ("pairs", 0), ("pairs", 1)
 
@@ -208,6 +208,81 @@ def test_sizes_are_counted_until_confirmed_or_forgotten(ledger):
     assert (ledger.unconfirmed, ledger.unconfirmed_bytes) == (1, 20)
 
 
+U = ("urgent", 0)
+
+
+@pytest.fixture
+def ahead():
+    made: Ledger[str] = Ledger(ahead="urgent")
+    made.assign(U)
+    return made
+
+
+def test_outcomes_of_the_topic_do_not_wait_for_those_before_them(ahead):
+    first, *others, last = (ahead.observe(U, offset, 10) for offset in (10, 11, 14, 15))
+    for record in others:
+        ahead.resolve(record, str(record.offset))
+    assert ahead.has_ready(U)
+    plan = ahead.plan()
+    assert (plan.outcomes, plan.offsets, plan.ahead) == (("11", "14"), {U: 10}, {U: (11, 14)})
+    ahead.confirm(plan)
+    assert not ahead.plan()
+    assert not ahead.has_ready(U)
+    assert (ahead.ready, ahead.unconfirmed, ahead.unconfirmed_bytes) == (0, 2, 20)
+    ahead.resolve(first, "10")
+    plan = ahead.plan()
+    assert (plan.outcomes, plan.offsets, plan.ahead) == (("10",), {U: 15}, {})
+    ahead.confirm(plan)
+    ahead.resolve(last, "15")
+    assert (ahead.plan().outcomes, ahead.plan().offsets) == (("15",), {U: 16})
+
+
+def test_who_has_the_partition_next_leaves_out_what_was_published_ahead(ahead):
+    ahead.begin(U, 10, {11, 14})
+    first = ahead.observe(U, 10)
+    published = [ahead.observe(U, offset) for offset in (11, 14)]
+    last = ahead.observe(U, 15)
+    found = [ahead.is_published(each) for each in (first, *published, last)]
+    assert found == [False, True, True, False]
+    assert ahead.unconfirmed == 2
+    ahead.resolve(last, "15")
+    plan = ahead.plan()
+    assert (plan.outcomes, plan.offsets, plan.ahead) == (("15",), {U: 10}, {U: (11, 14, 15)})
+    ahead.confirm(plan)
+    ahead.resolve(first, "10")
+    assert (ahead.plan().outcomes, ahead.plan().offsets) == (("10",), {U: 16})
+
+
+def test_what_was_published_ahead_and_is_not_read_yet_stays_known(ahead):
+    ahead.begin(U, 10, {14, 19})
+    ahead.resolve(ahead.observe(U, 10), "10")
+    plan = ahead.plan()
+    assert (plan.offsets, plan.ahead) == ({U: 11}, {U: (14, 19)})
+    ahead.confirm(plan)
+    assert ahead.is_published(ahead.observe(U, 14))
+    plan = ahead.plan()
+    assert (plan.outcomes, plan.offsets, plan.ahead) == ((), {U: 15}, {U: (19,)})
+    ahead.confirm(plan)
+    ahead.reached(U, 25)
+    assert (ahead.plan().offsets, ahead.plan().ahead) == ({U: 25}, {})
+
+
+def test_nothing_is_published_further_ahead_than_can_be_said(ahead):
+    ahead.observe(U, 10)
+    near, far = ahead.observe(U, 10 + AHEAD - 1), ahead.observe(U, 10 + AHEAD)
+    for record in (near, far):
+        ahead.resolve(record, str(record.offset))
+    plan = ahead.plan()
+    assert plan.outcomes == (str(near.offset),)
+    ahead.confirm(plan)
+    assert not ahead.plan()
+
+
+def name(number: int) -> tuple[str, int]:
+    """Two of a topic of the usual kind, and one whose outcomes may go ahead."""
+    return ("u" if number == 2 else "t", number)
+
+
 class AgainstModel(RuleBasedStateMachine):
     """A broker's view: what is committed, what was published; and all that may be asked of both."""
 
@@ -215,11 +290,12 @@ class AgainstModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger: Ledger[tuple[int, int]] = Ledger()
+        self.ledger: Ledger[tuple[int, int]] = Ledger(ahead="u")
         self.assigned: set[int] = set()
         self.log: dict[int, list[int]] = {0: [], 1: [], 2: []}  # offsets that are records
         self.position: dict[int, int] = {}
         self.committed: dict[int, int] = {0: 0, 1: 0, 2: 0}
+        self.ahead: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
         self.open: dict[int, dict[int, bool]] = {}  # observed now: offset -> finished
         self.sizes: dict[tuple[int, int], int] = {}
         self.published: list[tuple[int, int]] = []
@@ -227,7 +303,8 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from([0, 1, 2]))
     def assign(self, number):
-        self.ledger.assign(("t", number))
+        self.ledger.assign(name(number))
+        self.ledger.begin(name(number), self.committed[number], self.ahead[number])
         self.assigned.add(number)
         self.position[number] = self.committed[number]
         self.open[number] = {}
@@ -235,7 +312,7 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from([0, 1, 2]))
     def forget(self, number):
-        self.ledger.forget(("t", number))
+        self.ledger.forget(name(number))
         self.assigned.discard(number)
         self.open.pop(number, None)
         self.pending = None
@@ -256,9 +333,14 @@ class AgainstModel(RuleBasedStateMachine):
             offset = max([self.position[number], *(o + 1 for o in self.log[number])]) + gap
             self.log[number].append(offset)
         self.position[number] = offset + 1
+        record = self.ledger.observe(name(number), offset, size)
+        published = offset in self.ahead[number]
+        assert self.ledger.is_published(record) == published
+        if published:
+            return multiple()
         self.open[number][offset] = False
         self.sizes[number, offset] = size
-        return self.ledger.observe(("t", number), offset, size)
+        return record
 
     @rule(record=consumes(records))
     def resolve(self, record: Record[tuple[int, int]]):
@@ -269,8 +351,10 @@ class AgainstModel(RuleBasedStateMachine):
             self.open[number][record.offset] = True
 
     def finished(self, number):
-        """The offsets before the first that is unfinished."""
+        """The offsets before the first that is unfinished, or all where they may go ahead."""
         offsets = sorted(self.open[number])
+        if number == 2:
+            return [offset for offset in offsets if self.open[number][offset]]
         return list(itertools.takewhile(self.open[number].__getitem__, offsets))
 
     @rule(
@@ -279,7 +363,7 @@ class AgainstModel(RuleBasedStateMachine):
         only=st.one_of(st.none(), st.sets(st.sampled_from([0, 1, 2]))),
     )
     def plan(self, limit, limit_bytes, only):
-        some = None if only is None else {("t", number) for number in only}
+        some = None if only is None else {name(number) for number in only}
         self.pending = self.ledger.plan(limit, limit_bytes=limit_bytes, only=some)
         planned = self.pending.outcomes
         size = sum(self.sizes[each] for each in planned)
@@ -306,18 +390,26 @@ class AgainstModel(RuleBasedStateMachine):
         self.ledger.confirm(self.pending)
         self.published += self.pending.outcomes
         for (_, number), offset in self.pending.offsets.items():
-            assert offset > self.committed[number]
+            now = {o for each, o in self.pending.outcomes if each == number}
+            known = {o for o in self.ahead[number] | now if o >= offset}
+            assert offset > self.committed[number] or known > self.ahead[number]
+            assert offset >= self.committed[number]
+            assert set(self.pending.ahead.get(name(number), ())) == known
+            assert number == 2 or not known
             self.committed[number] = offset
-            self.open[number] = {o: d for o, d in self.open[number].items() if o >= offset}
+            self.ahead[number] = known
+            self.open[number] = {
+                o: d for o, d in self.open[number].items() if o >= offset and o not in now
+            }
         self.pending = None
 
     @invariant()
-    def everything_below_what_is_committed_was_published_once(self):
+    def everything_that_is_committed_was_published_once(self):
         expected = [
             (number, offset)
             for number, offsets in self.log.items()
             for offset in offsets
-            if offset < self.committed[number]
+            if offset < self.committed[number] or offset in self.ahead[number]
         ]
         assert sorted(self.published) == sorted(expected)
 

@@ -1,0 +1,32 @@
+"""Which records beyond a committed offset were published, as the metadata of that commit.
+
+Kafka keeps it with the offset, and takes both in the same transaction as what was published.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Final
+
+_VERSION: Final = "a1:"
+
+
+def encode_ahead(offset: int, ahead: Iterable[int]) -> str:
+    """Offsets from `offset` on as the metadata of a commit of it: a bit for each, in base64."""
+    bits = sum(1 << (each - offset) for each in ahead)
+    if not bits:
+        return ""
+    packed = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    return _VERSION + base64.b64encode(packed).decode()
+
+
+def decode_ahead(offset: int, metadata: str | None) -> tuple[int, ...]:
+    """The offsets that `encode_ahead` was given; none from what others have said there."""
+    if not metadata or not metadata.startswith(_VERSION):
+        return ()
+    try:
+        packed = base64.b64decode(metadata[len(_VERSION) :], validate=True)
+    except binascii.Error:
+        return ()
+    bits = int.from_bytes(packed, "little")
+    return tuple(offset + place for place in range(bits.bit_length()) if bits >> place & 1)
