@@ -1,4 +1,4 @@
-"""The rows of the scenarios, and how they come to be on `pairs`."""
+"""The rows of the scenarios, and how they come to be on `pairs` or `pairs.interactive`."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -45,6 +45,15 @@ def rows_of(dataset: Dataset) -> tuple[Row, ...]:
     return tuple(Row(row.cells, row.expected) for row in dataset.rows)
 
 
+def patient(prefix: str, count: int, rows: Sequence[Row]) -> list[Row]:
+    """Rows whose pictures, some of those of `rows`, need patience; each has a URL of its own."""
+    images = [row.url.partition("/images/")[2] for row in rows]
+    names = [f"images/{name}" for name in images if name.endswith(".jpg")]
+    urls = [f"{prefix}/{number}/{names[number % len(names)]}" for number in range(count)]
+    cells = [(f"p{number}", url, "a small red circle", "") for number, url in enumerate(urls)]
+    return [Row(each, None) for each in cells]
+
+
 def write_csv(rows: Iterable[Row], path: Path) -> None:
     """Write rows as a user's file would have them."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -56,13 +65,20 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 class Feed:
     """Publishes the rows of one job, over and over again where more are asked for.
 
-    Its producer is idempotent and is never killed: a row is on `pairs` once.
+    Its producer is idempotent and is never killed: a row is on its topic once.
     """
 
     def __init__(
-        self, bootstrap_servers: str, topics: Topics, job: str, rows: Sequence[Row]
+        self,
+        bootstrap_servers: str,
+        topics: Topics,
+        job: str,
+        rows: Sequence[Row],
+        *,
+        urgent: bool = False,
     ) -> None:
         self.job = job
+        self._topic = topics.interactive if urgent else topics.pairs
         self._topics = topics
         self._rows = rows
         self._published = 0
@@ -100,7 +116,7 @@ class Feed:
                 width=len(HEADER),
                 created_at=self._created_at,
             )
-            self.put(self._topics.pairs, key_of(row.url), message.encode())
+            self.put(self._topic, key_of(row.url), message.encode())
         self._published += count
 
     def complete(self, total: int) -> None:

@@ -89,9 +89,12 @@ class Fleet:
         """The sink."""
         return self.supervisor.services["sink"]
 
-    def feed(self, job: str = "job", rows: Sequence[Row] | None = None) -> Feed:
+    def feed(
+        self, job: str = "job", rows: Sequence[Row] | None = None, *, urgent: bool = False
+    ) -> Feed:
         """A job to be."""
-        return Feed(self.stage.kafka.bootstrap_servers, self.topics, job, rows or self.stage.rows)
+        servers, rows = self.stage.kafka.bootstrap_servers, rows or self.stage.rows
+        return Feed(servers, self.topics, job, rows, urgent=urgent)
 
     def pause(self, most: float) -> None:
         """Let a random time pass."""

@@ -55,6 +55,14 @@ class Group:
         except (KafkaException, TimeoutError):
             return -1
 
+    def is_ahead(self) -> bool:
+        """Whether rows beyond a committed offset are published, as Kafka has it now."""
+        places = [TopicPartition(self._topics.interactive, each) for each in range(PARTITIONS)]
+        try:
+            return any(place.metadata for place in self._onlooker.committed(places, ASK_SECONDS))
+        except KafkaException:
+            return False
+
     def is_read(self) -> bool:
         """Whether the workers' next offsets are the ends of all that they read."""
         try:

@@ -8,7 +8,7 @@ from typing import Final, cast
 from confluent_kafka import Message
 
 from shared.messages import VERSION
-from tests.faults.data import Feed, Row
+from tests.faults.data import Feed, patient
 from tests.faults.fleet import fleet
 from tests.faults.group import PARTITIONS
 from tests.faults.reader import Reader, consumer
@@ -64,10 +64,8 @@ def test_hosts_that_are_slow_or_fail_at_first(stage: Stage, tell: Tell) -> None:
     share = stage.scale.rows // 100
     seconds = stage.scale.of(3, 10)
     ordinary = [row for row in stage.rows if row.expected is None]
-    images = [row.url.partition("/images/")[2] for row in ordinary]
-    names = [f"images/{name}" for name in images if name.endswith(".jpg")]
-    late = [patient(f"{stage.patience}/late/{seconds}", n, names) for n in range(share)]
-    failing = [patient(f"{stage.patience}/twice", n, names) for n in range(share)]
+    late = patient(f"{stage.patience}/late/{seconds}", share, ordinary)
+    failing = patient(f"{stage.patience}/twice", share, ordinary)
     rest = [ordinary[n % len(ordinary)] for n in range(stage.scale.rows - 2 * share)]
     rows = [*late, *failing, *rest]
     with fleet(stage, "patience") as run:
@@ -90,9 +88,3 @@ def texts(letter: Message) -> dict[str, str]:
     """The headers of a record."""
     headers = cast("list[tuple[str, bytes]]", letter.headers())
     return {name: text.decode() for name, text in headers}
-
-
-def patient(prefix: str, number: int, names: list[str]) -> Row:
-    """A row whose picture needs patience, with a URL that no other row has."""
-    url = f"{prefix}/{number}/{names[number % len(names)]}"
-    return Row((f"p{number}", url, "a small red circle", ""), None)

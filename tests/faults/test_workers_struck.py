@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.data import Feed
+from tests.faults.data import Feed, patient
 from tests.faults.fleet import TERM_SECONDS, Fleet, fleet
 from tests.faults.stage import Stage
 from tests.faults.supervisor import Service
@@ -112,6 +112,33 @@ def test_workers_killed_at_every_point_of_a_transaction(stage: Stage, tell: Tell
         tell(f"{tally}; SIGKILL at {len(points)} points: {', '.join(points)}")
         tally.check()
         assert run.supervisor.exits() == {-signal.SIGKILL: len(points), 0: 4}
+
+
+def test_workers_killed_while_urgent_rows_overtake_slow_ones(stage: Stage, tell: Tell) -> None:
+    ordinary = [row for row in stage.rows if row.expected is None]
+    late = patient(f"{stage.patience}/late/1", stage.scale.rows // 10, ordinary)
+    rows = [*late, *(ordinary[n % len(ordinary)] for n in range(9 * len(late)))]
+    with fleet(stage, "ahead", workers=0) as run:
+        run.random.shuffle(rows)
+        feed = run.feed(rows=rows, urgent=True)
+        points = list(Point) * stage.scale.of(1, 3)
+        run.random.shuffle(points)
+        fates = iter([fate("KILL", run, point) for point in points])
+        for _ in range(3):
+            run.start_worker(fates)
+        ahead = 0
+
+        def enough() -> bool:
+            nonlocal ahead
+            ahead += run.group.is_ahead()
+            return run.supervisor.exits()[-signal.SIGKILL] == len(points)
+
+        trickle(run, feed, enough)
+        feed.complete(len(rows))
+        tally = run.settle(feed)
+        tell(f"{tally}; SIGKILL at {len(points)} points, {ahead} times seen ahead")
+        tally.check()
+        assert ahead
 
 
 def fate(number: str, run: Fleet, point: Point) -> Sequence[str]:
