@@ -222,7 +222,9 @@ class ApiOptions(BaseModel):
         "temporary files",
     )
     upload_bytes: int = Field(
-        default=10 * 1024**3, ge=1_000, description="longest CSV or NDJSON, as it is sent"
+        default=10 * 1024**3,
+        ge=1_000,
+        description="longest CSV or NDJSON, as it is sent and unpacked",
     )
     json_bytes: int = Field(
         default=16 * 1024**2, ge=1_000, le=1024**3, description="longest JSON, held in memory"
@@ -256,10 +258,10 @@ class ApiOptions(BaseModel):
     )
     jobs_days: int = Field(
         default=30,
-        ge=3,
+        ge=22,  # longer than rows and scores are on their topics
         le=3_650,
-        description="an API's job that was begun so long ago is forgotten; its outcomes stay in "
-        "the results store",
+        description="an API's job that was begun so long ago, and is complete, is forgotten, "
+        "unless it has an Idempotency-Key; its outcomes stay in the results store",
     )
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,9 +26,22 @@ def _no_settings_of_the_developers() -> Iterator[None]:
         yield
 
 
-# Commands that a test runs in its own process send the logs of all of it to stderr, as JSON.
+# Commands that run in the process of tests send the logs of all of it to stderr, as JSON.
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
+    with _restored_logs():
+        yield
+
+
+# What fixtures of a whole module run is there before the first test.
+@pytest.fixture(autouse=True, scope="module")
+def _logs_as_they_were_before_the_module() -> Iterator[None]:
+    with _restored_logs():
+        yield
+
+
+@contextmanager
+def _restored_logs() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

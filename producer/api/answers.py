@@ -31,6 +31,12 @@ class Awaited:
     first: int = 0
     left: int = 0
 
+    def settle(self, outcomes: Sequence[ScoreMessage]) -> None:
+        """Take all outcomes at once, from elsewhere."""
+        self.outcomes[:] = outcomes
+        self.left = 0
+        self.done.set()
+
     async def wait(self, until: float, stop: StopSignal) -> bool:
         """Wait for all outcomes until that time of the loop's, or `stop` is asked; if all came."""
         loop = asyncio.get_running_loop()

@@ -15,7 +15,6 @@ from typing import Final
 
 from fastapi import Response
 
-from pairscore.errors import EnvironmentFault
 from producer.api.access import charged, name_of
 from producer.api.answers import Awaited
 from producer.api.batch import Batch, Sender, is_numbered
@@ -68,6 +67,7 @@ class Batches:
         # Those that were asked for last come last.
         self._kept: dict[str, _Kept] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.Task[list[ScoreMessage] | None] | None = None
 
     def __len__(self) -> int:
         """How many are remembered."""
@@ -160,23 +160,29 @@ class Batches:
             kept.publishing.result()
             stop, loop = self._service.parts.stop, asyncio.get_running_loop()
             while not await awaited.wait(min(until, loop.time() + STORE_SECONDS), stop):
-                # A reply may be lost, such as one that Kafka has deleted before it was read.
-                if not stop.asked and (found := await self._looked(name)) is not None:
-                    return Scored(found, kept.numbers)
                 if loop.time() >= until or stop.asked:
                     return None
+                # A reply may be lost, such as one that Kafka has deleted before it was read.
+                if (found := await self._looked(name, awaited, until)) is not None:
+                    self._service.parts.answers.forget(awaited)
+                    awaited.settle(found)
         return Scored([each for each in awaited.outcomes if each is not None], kept.numbers)
 
-    async def _looked(self, name: str) -> list[ScoreMessage] | None:
-        """What the store has of a batch of this process, where that is all and can be read now."""
+    async def _looked(self, name: str, awaited: Awaited, until: float) -> list[ScoreMessage] | None:
+        """What the store has of a batch of this process, where that is all, unless replies come.
+
+        One batch is looked for at a time: most have no need of it.
+        """
         job = self._service.jobs.book.find(name)
-        if job is None:
+        if job is None or (self._look is not None and not self._look.done()):
             return None
-        try:
-            return await self._complete(job)
-        except EnvironmentFault as fault:
-            _log.warning("the results cannot be read now: %s", fault)
-            return None
+        look = self._look = asyncio.create_task(self._complete(job))
+        done = asyncio.create_task(awaited.done.wait())
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        await asyncio.wait({look, done}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        look.add_done_callback(_said)
+        return look.result() if look.done() and look.exception() is None else None
 
     async def _complete(self, job: JobMessage) -> list[ScoreMessage] | None:
         """The outcomes of a job from the store; None where they are not all there."""
@@ -228,3 +234,8 @@ class Batches:
             self._timer.cancel()
         first = min((kept.until for kept in self._kept.values() if kept.is_idle), default=None)
         self._timer = None if first is None else loop.call_at(first, self._sweep)
+
+
+def _said(look: "asyncio.Task[list[ScoreMessage] | None]") -> None:
+    if not look.cancelled() and (error := look.exception()) is not None:
+        _log.warning("the results cannot be read now: %s", error)

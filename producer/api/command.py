@@ -149,21 +149,6 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
             lots.start()
             stack.callback(lots.close)
             stack.callback(ending.ask)
-            # What it waits for says nothing of the health of the others.
-            aside = Pulse(ending, Health())
-            housekeeping = Housekeeping(
-                name,
-                connection,
-                book,
-                topic=topics.jobs,
-                log=JobLog(connection, admin, topics.jobs, aside, OwnJob),
-                pulse=aside,
-                make_transactions=lambda owner: transactions(owner, aside),
-                days=settings.api.jobs_days,
-                on_crash=runner.crash,
-            )
-            housekeeping.start()
-            stack.callback(housekeeping.close)
             url = settings.redis.url
             service = Service(
                 Parts(
@@ -184,6 +169,24 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                     published=published,
                 )
             )
+            stack.callback(service.close)
+            # What it waits for says nothing of the health of the others.
+            aside = Pulse(ending, Health())
+            housekeeping = Housekeeping(
+                name,
+                connection,
+                book,
+                results,
+                topic=topics.jobs,
+                log=JobLog(connection, admin, topics.jobs, aside, OwnJob),
+                pulse=aside,
+                make_transactions=lambda owner: transactions(owner, aside),
+                end=service.end_unclaimed,
+                days=settings.api.jobs_days,
+                on_crash=runner.crash,
+            )
+            housekeeping.start()
+            stack.callback(housekeeping.close)
         host, port = listener.getsockname()[:2]
         _log.info("the API is at http://%s:%s", host, port, extra={"port": port})
         with Watchdog(health, _STALL_SECONDS, name="producer"):

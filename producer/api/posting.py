@@ -13,7 +13,7 @@ from producer.api.client import Client
 from producer.api.errors import invalid_json
 from producer.api.problems import Kind, ProblemError
 from producer.api.schemas import JobRequest
-from producer.api.service import Service, Taken, is_same, job_name
+from producer.api.service import Done, Service, Taken, is_same, job_name
 from producer.api.uploads import (
     CsvOptions,
     Limits,
@@ -99,9 +99,9 @@ class Posting:
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
         job = api_job(self._name, name_of(self._client))
 
-        async def publish() -> JobMessage:
+        async def publish() -> Done:
             placed = await self._service.publish_lot(pairs, client=job.client, job=job)
-            return placed.job
+            return Done(placed.job, len(pairs))
 
         return await self._publishing(len(pairs), publish)
 
@@ -115,18 +115,20 @@ class Posting:
             raise _taken()
         return found if found.state is JobState.CLOSED else None
 
-    async def _publishing(
-        self, rows: int, publish: Callable[[], Awaitable[JobMessage]]
-    ) -> JobMessage:
-        book = self._service.jobs.book
+    async def _publishing(self, rows: int, publish: Callable[[], Awaitable[Done]]) -> JobMessage:
+        service, client = self._service, self._client
         # Those that came earlier with the same key were paid for.
-        before = None if self._key is None else book.find(self._name)
+        before = None if self._key is None else service.jobs.book.find(self._name)
         owed = rows if before is None else max(0, rows - before.rows_published)
-        async with charged(self._service, self._client, self._response, requests=0, rows=owed):
+        async with charged(service, client, self._response, requests=0, rows=owed):
             try:
-                return await publish()
+                done = await publish()
             except Taken:
                 raise _taken() from None
+        if client is not None and done.added < owed:
+            # Another process, or another request with this key, has published the others.
+            await service.quotas.give_back(client, owed - done.added)
+        return done.job
 
 
 def _taken() -> ProblemError:

@@ -5,8 +5,11 @@ itself has limits on what is between requests only.
 """
 
 import asyncio
+import fcntl
 import logging
 import resource
+import sys
+import termios
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ RATE_AFTER_SECONDS: Final = 10.0
 """A body has so long before its rate counts."""
 
 _OWN_DESCRIPTORS: Final = 512
+_QUEUED: Final = termios.TIOCOUTQ  # SIOCOUTQ, of a socket
 _CLOSE: Final = {"Connection": "close"}
 
 _log = logging.getLogger(__name__)
@@ -83,10 +87,22 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """What was written is not read: wait for that, but not for ever."""
+        """What was written is not read yet: wait for that, for as long as some of it is."""
         super().pause_writing()
+        self._await_reading()
+
+    def _await_reading(self) -> None:
         self._read_on()
-        self._unread_timer = self.loop.call_later(self.unread_seconds, self.transport.abort)
+        self._unread_timer = self.loop.call_later(
+            self.unread_seconds, self._unread, _unsent(self.transport)
+        )
+
+    def _unread(self, before: int) -> None:
+        self._unread_timer = None
+        if _unsent(self.transport) < before:
+            self._await_reading()
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """It is read."""
@@ -147,6 +163,15 @@ class Connection(HttpToolsProtocol):
                 "content-length: 0\r\n\r\n".encode()
             )
             self.transport.close()
+
+
+def _unsent(transport: Transport) -> int:
+    """The bytes that the other side has not taken yet: here, and in the kernel where it tells."""
+    size = transport.get_write_buffer_size()
+    with suppress(OSError):
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), _QUEUED, bytes(4))
+        size += int.from_bytes(queued, sys.byteorder)
+    return size
 
 
 def media_type(content_type: str) -> str:

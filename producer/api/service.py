@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from producer.api.problems import NOT_NOW, Unavailable
 from producer.api.quotas import Quotas
 from producer.api.uploads import PairFile, PairRows
 from producer.csv_rows import CsvRows
+from producer.faults import TakenOver
 from producer.job import AnyJob, CsvJob, OwnJob
 from producer.job_log import JobLog
 from producer.publication import Publication, Published, Rows
@@ -41,23 +43,35 @@ from shared.topics import Topics
 
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
 _STORE_SECONDS: Final = 15.0
+_STORE_THREADS: Final = 16
 # Longer than a transaction is tried for, so that those in doubt are told what came of them.
 _KNOWN_SECONDS: Final = OUTAGE_SECONDS + 17.0
 _WATCHED_SECONDS: Final = 0.9
 _END_AGAIN_SECONDS: Final = 5.0
 _KEYED_AGAIN: Final = "sent again with its Idempotency-Key, the request goes on from there"
 _NEW_AGAIN: Final = "they will be cancelled; send the request again, best with an Idempotency-Key"
+_OVERTAKEN: Final = (
+    "another request with this Idempotency-Key has come after this one and goes on with it"
+)
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 
 class Unfinished(Unavailable):
-    """Kafka has gone away in the midst of a job, with `rows` more of its rows than before."""
+    """A job was broken off, and `rows` of it that are published now are kept."""
 
     def __init__(self, why: str, rows: int) -> None:
         super().__init__(why)
         self.rows = rows
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A job that is closed, and how many rows of it were published just now."""
+
+    job: JobMessage
+    added: int
 
 
 class Taken(Exception):
@@ -99,8 +113,14 @@ class Service:
         """So many are checked and published at once; the others wait."""
         self._making = threading.Lock()
         self._producer: Producer | None = None
+        # Of their own: a store that hangs is not to take those of the others.
+        self._store = ThreadPoolExecutor(_STORE_THREADS, "store")
         self._endings: set[asyncio.Task[None]] = set()
         self._watched: dict[str, asyncio.Task[JobStatus]] = {}
+
+    def close(self) -> None:
+        """Begin no more reading of the store."""
+        self._store.shutdown(wait=False, cancel_futures=True)
 
     def check_kafka(self) -> None:
         """Make sure that rows can be published now, as far as is known.
@@ -119,7 +139,8 @@ class Service:
         """
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                return await asyncio.to_thread(function, *arguments)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._store, function, *arguments)
         except TimeoutError:
             raise Unavailable(
                 f"the results cannot be read now: their store has not answered for "
@@ -190,20 +211,20 @@ class Service:
             self.parts.answers.forget(awaited)
         return awaited
 
-    async def publish_pairs(self, file: PairFile, job: OwnJob, *, is_new: bool) -> OwnJob:
+    async def publish_pairs(self, file: PairFile, job: OwnJob, *, is_new: bool) -> Done:
         """Publish a file of pairs as a job; the job as it is on `jobs` then.
 
         It is new where nobody else can know its name.
 
         Raises:
             Taken: a job of that name is there, of other content.
-            Unfinished: Kafka stayed away in the midst of it. Sent again, it goes on where it was;
-                a new one is cancelled as soon as Kafka is there.
+            Unfinished: it was broken off. Sent again, it goes on where it was; a new one is
+                cancelled as soon as Kafka is there.
             EnvironmentFault: Kafka stayed away, and nothing is published.
         """
         return await self._publish(PairRows(job.job, file), job, OwnJob, is_new=is_new)
 
-    async def publish_csv(self, survey: Survey, job: CsvJob, *, is_new: bool) -> CsvJob:
+    async def publish_csv(self, survey: Survey, job: CsvJob, *, is_new: bool) -> Done:
         """Publish a CSV as a job, as `publish_pairs`."""
         return await self._publish(CsvRows(job.job, survey), job, CsvJob, is_new=is_new)
 
@@ -223,21 +244,23 @@ class Service:
 
     async def _publish(
         self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool
-    ) -> AnyJob:
+    ) -> Done:
         self.check_kafka()
         try:
             published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
-        except Unfinished:
+        except EnvironmentFault:
             if is_new:
-                task = asyncio.create_task(self._end(job.job, kind))
+                # What it has of rows, and of a commit in doubt, nobody was told of.
+                task = asyncio.create_task(self._end(job.job))
                 self._endings.add(task)
                 task.add_done_callback(self._endings.discard)
             raise
         closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
         self.jobs.book.know(closed)
+        added = 0 if published.was_closed else published.rows - published.start
         if not published.was_closed:
-            self.parts.published(closed, published.rows - published.start)
-        return closed
+            self.parts.published(closed, added)
+        return Done(closed, added)
 
     def _run(self, rows: Rows[Any], job: AnyJob, kind: type[AnyJob], *, is_new: bool) -> Published:
         parts = self.parts
@@ -254,50 +277,59 @@ class Service:
             is_new=is_new,
             then=_NEW_AGAIN if is_new else _KEYED_AGAIN,
         )
+
+        def kept() -> int:
+            return 0 if is_new else publication.added
+
         try:
             return publication.run()
         except InputError as error:
             raise Taken(str(error)) from None
+        except TakenOver:
+            raise Unfinished(_OVERTAKEN, kept()) from None
         except EnvironmentFault as fault:
             if not publication.added:
                 raise
             _log.warning("%s", fault)
             raise Unfinished(
-                f"Kafka does not answer any more; {publication.progress}", publication.added
+                f"Kafka does not answer any more; {publication.progress}", kept()
             ) from None
         except KeyboardInterrupt:
-            if publication.added and is_new:
-                self._end_once(job.job, kind)
-            raise Unavailable("the service is ending; send the request again") from None
+            raise Unfinished("the service is ending; send the request again", kept()) from None
 
-    async def _end(self, job: str, kind: type[AnyJob]) -> None:
+    async def _end(self, job: str) -> None:
         """End a job that nobody was told of, as soon as Kafka lets it."""
-        while True:
-            if await asyncio.to_thread(self._end_once, job, kind):
-                return
+        while not self.parts.ending.asked:
+            try:
+                if await asyncio.to_thread(self.end_unclaimed, job):
+                    return
+            except (EnvironmentFault, KeyboardInterrupt) as fault:
+                _log.warning("job %s, which was not promised, is not ended yet: %s", job, fault)
             await asyncio.sleep(_END_AGAIN_SECONDS)
 
-    def _end_once(self, job: str, kind: type[AnyJob]) -> bool:
-        """Whether it could be ended now: cancelled, and closed with what rows it has."""
-        pulse = Pulse(StopSignal(), Health())
+    def end_unclaimed(self, job: str) -> bool:
+        """Cancel a job that nobody was promised, and close it with what rows it has.
+
+        Raises:
+            EnvironmentFault, KeyboardInterrupt: not now.
+        """
+        pulse = Pulse(self.parts.ending, Health())
         transactions = self._transactions(job, pulse)
-        log = self._job_log(pulse, kind)
-        try:
-            # From now on nobody else adds to it, and what was in doubt is settled.
-            transactions.start()
-            found = log.latest(job)
-            if found is None:
-                return True
-            self._cancel(job)
-            if found.state is JobState.OPEN:
-                closed = found.closed(found.rows_published)
-                with transactions:
-                    transactions.begin()
-                    transactions.add(self.parts.topics.jobs, job.encode(), closed.encode())
-                    transactions.commit(lambda: log.latest(job) == closed)
-        except EnvironmentFault as fault:
-            _log.warning("job %s, which was not promised, cannot be ended yet: %s", job, fault)
-            return False
+        # What a CSV's says beyond that is for going on with it, which nobody does.
+        log = self._job_log(pulse, OwnJob)
+        # From now on nobody else adds to it, and what was in doubt is settled.
+        transactions.start()
+        found = log.latest(job)
+        if found is None:
+            return True
+        self._cancel(job)
+        if found.state is JobState.OPEN:
+            closed = found.closed(found.rows_published)
+            with transactions:
+                transactions.begin()
+                transactions.add(self.parts.topics.jobs, job.encode(), closed.encode())
+                transactions.commit(lambda: log.latest(job) == closed)
+            self.jobs.book.know(closed)
         _log.info("ended job %s, which was not promised: %d rows", job, found.rows_published)
         return True
 

@@ -1,6 +1,7 @@
 """Jobs that nobody closes are closed, and old ones are forgotten; others are left alone."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ class House:
         self.book = JobBook()
         self.pulse = Pulse(StopSignal(), Health())
         self.crashes: list[BaseException] = []
+        self.ended: list[str] = []
+        self.states: dict[str, str] = {}
 
     def transactions(self, name: str) -> Transactions:
         return Transactions(
@@ -49,6 +52,15 @@ class House:
         self.fleet.producer.produce(self.fleet.topics.jobs, message.encode(), job.encode())
         self.fleet.producer.flush(WITHIN)
 
+    def _end(self, job: str) -> bool:
+        self.ended.append(job)
+        return True
+
+    def _stored(self, job: str) -> Any:
+        """What the store has of a job."""
+        state = self.states.get(job, "complete")
+        return None if state == "unknown" else SimpleNamespace(state=state)
+
     def jobs(self) -> dict[str, JobState | None]:
         """What is said of each last."""
         found: dict[str, JobState | None] = {}
@@ -64,10 +76,12 @@ class House:
             name,
             fleet.connection,
             self.book,
+            SimpleNamespace(job=self._stored),  # type: ignore[arg-type]
             topic=fleet.topics.jobs,
             log=log,
             pulse=self.pulse,
             make_transactions=self.transactions,
+            end=self._end,
             days=DAYS,
             on_crash=self.crashes.append,
             first_seconds=0,
@@ -85,6 +99,14 @@ def inline(name: str) -> str:
     return f"inline-{name}-20260131T123000-0123abcd"
 
 
+def unkeyed(number: int) -> str:
+    return f"api-20260131T123000-{number:012x}"
+
+
+KEYED = f"api-{'0' * 32}"
+BATCH = f"snowflake-{'0' * 32}-{'1' * 32}n"
+
+
 def until_said(house: House, expected: dict[str, Any]) -> None:
     housekeeping = house.see_to()
     try:
@@ -94,14 +116,16 @@ def until_said(house: House, expected: dict[str, Any]) -> None:
     assert house.crashes == []
 
 
-def test_inline_jobs_of_who_never_came_back_are_closed(house):
+def test_jobs_of_who_never_came_back_are_closed(house):
     zombie = house.transactions("pod-1")
     zombie.start()
     house.say(inline("pod-1"), 2.1, "open")
     house.say(inline("pod-2"), 1.9, "open")
     house.say(inline("me"), 2.1, "open")
     house.say("a-csv", 2.1, "open", source="csv")
-    house.say("api-1", 2.1, "open")
+    house.say(KEYED, 2.1, "open")
+    house.say(unkeyed(1), 2.1, "open")
+    house.say(unkeyed(2), 1.9, "open")
     until_said(
         house,
         {
@@ -109,9 +133,13 @@ def test_inline_jobs_of_who_never_came_back_are_closed(house):
             inline("pod-2"): JobState.OPEN,
             inline("me"): JobState.OPEN,
             "a-csv": JobState.OPEN,
-            "api-1": JobState.OPEN,
+            KEYED: JobState.OPEN,
+            unkeyed(1): JobState.OPEN,
+            unkeyed(2): JobState.OPEN,
         },
     )
+    # Nobody was promised that one; it is for the service to end.
+    assert house.ended == [unkeyed(1)]
     # It cannot add to what was closed.
     zombie.begin()
     zombie.add(house.fleet.topics.pairs, b"k", b"v")
@@ -120,20 +148,44 @@ def test_inline_jobs_of_who_never_came_back_are_closed(house):
     assert house.fleet.settled(house.fleet.topics.pairs) == []
 
 
+def test_nobody_is_ended_for_what_is_remembered_and_over(house):
+    alive = house.transactions("pod-1")
+    alive.start()
+    house.say(inline("pod-1"), 2.1, "open")
+    stale = house.book.find(inline("pod-1"), OwnJob)
+    house.say(inline("pod-1"), 2.1, "closed")
+    house.book.know(stale)  # as it was when this process was suspended
+    house.say(unkeyed(1), 2.1, "open")
+    housekeeping = house.see_to()
+    wait_until(lambda: house.ended == [unkeyed(1)], within=WITHIN)
+    housekeeping.close()
+    alive.begin()
+    alive.add(house.fleet.topics.pairs, b"k", b"v")
+    alive.commit(lambda: False)
+
+
 def test_old_jobs_of_apis_are_forgotten(house):
-    house.say("api-old", DAYS + 0.1, "closed")
+    names = {number: unkeyed(number) for number in range(5)}
+    house.say(names[0], DAYS + 0.1, "closed")
     house.say(inline("x"), DAYS + 0.1, "closed")
-    house.say("api-young", DAYS - 0.1, "closed")
-    house.say("api-open", DAYS + 0.1, "open")
+    house.say(BATCH, DAYS + 0.1, "closed")
+    house.say(names[1], DAYS - 0.1, "closed")
+    house.say(names[2], DAYS + 0.1, "closed")
+    house.say(names[3], DAYS + 0.1, "closed")
+    house.say(KEYED, DAYS + 0.1, "closed")
     house.say("a-csv", DAYS + 0.1, "closed", source="csv")
+    house.states |= {names[2]: "closed", names[3]: "unknown"}
     until_said(
         house,
         {
-            "api-old": None,
+            names[0]: None,
             inline("x"): None,
-            "api-young": JobState.CLOSED,
-            "api-open": JobState.OPEN,
+            BATCH: None,
+            names[1]: JobState.CLOSED,
+            names[2]: JobState.CLOSED,  # some of its outcomes are not stored yet
+            names[3]: None,
+            KEYED: JobState.CLOSED,  # sent again, the key is not to begin another job
             "a-csv": JobState.CLOSED,
         },
     )
-    assert sorted(house.book.names()) == ["a-csv", "api-open", "api-young"]
+    assert sorted(house.book.names()) == sorted([names[1], names[2], KEYED, "a-csv"])

@@ -193,6 +193,27 @@ def test_batch_is_waited_for_while_the_store_is_away(service, kept, monkeypatch)
     asyncio.run(_unreadable(service, kept))
 
 
+async def _slow_store(service: Service, kept: Batches) -> None:
+    async def read(*_: Any) -> Any:
+        await asyncio.sleep(FAR)
+
+    service.read = read  # type: ignore[method-assign,assignment]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await send(kept, batch_of(3)) is None
+    assert await send(kept, batch_of(3), 0.3) is None
+    waiting = [asyncio.create_task(send(kept, batch_of(3), FAR)) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    service.answer(0)
+    assert [await each for each in waiting] == [[0, 1, 2]] * 2
+    assert loop.time() - began < FAR / 10
+
+
+def test_store_that_is_slow_holds_up_no_answer(service, kept, monkeypatch):
+    monkeypatch.setattr(batches, "STORE_SECONDS", 0.05)
+    asyncio.run(_slow_store(service, kept))
+
+
 async def _failing(service: Service, kept: Batches) -> None:
     client = a_client(rows_per_day=3)
     batch = batch_of(3, client=client)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from producer.api.access import OF_ALL, Served, Who, charged, name_of
+from producer.api.access import OF_ALL, Served, Who, charge, charged, name_of
 from producer.api.errors import invalid_json
 from producer.api.openapi import JSON, body_of
 from producer.api.problems import Kind, ProblemError, documented
@@ -38,6 +38,7 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
     One outcome for each pair, in order. Those that are not ready in time are `pending`: they
     are scored all the same, once, and can be asked for later.
     """
+    await charge(service, client, response, requests=1, rows=0)
     if media_type(request.headers.get("content-type", "")) != JSON:
         raise ProblemError(Kind.MEDIA_TYPE, f"send {JSON}", headers={"Connection": "close"})
     try:
@@ -48,7 +49,7 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
     for row, pair in enumerate(body.pairs):
         check_size(pair.url, pair.caption, row, limit)
     pairs = [(pair.url, pair.caption) for pair in body.pairs]
-    async with charged(service, client, response, requests=1, rows=len(pairs)):
+    async with charged(service, client, response, requests=0, rows=len(pairs)):
         awaited = await service.score(pairs, name_of(client), body.timeout)
     outcomes = [
         {"status": "pending"} if outcome is None else outcome_fields(outcome)
