@@ -76,7 +76,7 @@ class House:
             name,
             fleet.connection,
             self.book,
-            SimpleNamespace(job=self._stored),  # type: ignore[arg-type]
+            SimpleNamespace(job=self._stored),
             topic=fleet.topics.jobs,
             log=log,
             pulse=self.pulse,
