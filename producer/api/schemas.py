@@ -61,7 +61,7 @@ _PENDING: Final[dict[str, JsonValue]] = {
     "count": 1,
     "job": _INLINE,
     "start": 40,
-    "href": f"/v1/jobs/{_INLINE}/scores?start=40&limit=2",
+    "href": f"/v1/jobs/{_INLINE}/scores?start=40&end=42&limit=2",
 }
 _CONFIG: Final = ConfigDict(frozen=True)
 

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pairscore.errors import EnvironmentFault, InputError
@@ -22,6 +23,25 @@ _LOOK_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a job: its rows from `start` on, those before `end`, `limit` outcomes at most."""
+
+    start: int = 0
+    end: int | None = None
+    limit: int | None = None
+
+    def page(self, most: int) -> "Part":
+        """The first so many of them."""
+        rows = most if self.end is None else min(most, max(0, self.end - self.start))
+        return replace(self, limit=rows if self.limit is None else min(rows, self.limit))
+
+    def after(self, page: Sequence[ScoreMessage]) -> "Part":
+        """What comes after a page of it."""
+        limit = None if self.limit is None else self.limit - len(page)
+        return replace(self, start=page[-1].row + 1, limit=limit)
+
+
 def outcomes(service: Service, job: str, start: int, limit: int) -> list[ScoreMessage]:
     """Some outcomes of a job. Reads the store.
 
@@ -35,34 +55,34 @@ def outcomes(service: Service, job: str, start: int, limit: int) -> list[ScoreMe
         raise ProblemError(Kind.CONFLICT, str(error)) from None
 
 
-async def _pages(
-    service: Service, job: str, start: int, limit: int | None
-) -> AsyncIterator[list[ScoreMessage]]:
-    left = limit
-    while left is None or left > 0:
-        most = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        page = await service.read(outcomes, service, job, start, most)
+def outcomes_of(service: Service, job: str, page: Part) -> list[ScoreMessage]:
+    """The outcomes of a page of a job, as `outcomes`."""
+    limit, end = page.limit or 0, page.end
+    found = outcomes(service, job, page.start, limit) if limit else []
+    return [each for each in found if end is None or each.row < end]
+
+
+async def _pages(service: Service, job: str, part: Part) -> AsyncIterator[list[ScoreMessage]]:
+    while (most := part.page(PAGE_ROWS)).limit:
+        page = await service.read(outcomes_of, service, job, most)
         if page:
             yield page
-        if len(page) < most:
+        if len(page) < (most.limit or 0):
             return
-        start = page[-1].row + 1
-        left = None if left is None else left - len(page)
+        part = part.after(page)
 
 
-async def ndjson(service: Service, job: str, start: int, limit: int | None) -> AsyncIterator[str]:
-    """Outcomes from row `start` on, `limit` at most, one a line."""
-    async for page in _pages(service, job, start, limit):
+async def ndjson(service: Service, job: str, part: Part) -> AsyncIterator[str]:
+    """Outcomes, one a line."""
+    async for page in _pages(service, job, part):
         yield "".join([json.dumps(row_fields(each)) + "\n" for each in page])
 
 
-async def csv(
-    service: Service, message: JobMessage, start: int, limit: int | None
-) -> AsyncIterator[str]:
+async def csv(service: Service, message: JobMessage, part: Part) -> AsyncIterator[str]:
     """Outcomes as rows of the job's CSV, with its header."""
     writer = RowWriter(message)
     yield writer.header()
-    async for page in _pages(service, message.job, start, limit):
+    async for page in _pages(service, message.job, part):
         yield "".join([writer.row(each.encode()) for each in page])
 
 

@@ -284,6 +284,16 @@ def test_outcomes_are_given_by_row_in_every_format(stored):
     assert [json.loads(line)["row"] for line in streamed.text.splitlines()] == list(range(30))
     some = api.get(f"/v1/jobs/{job}/scores?format=ndjson&start=5&limit=3")
     assert [json.loads(line)["row"] for line in some.text.splitlines()] == [5, 6, 7]
+    for end, last in ((9, 9), (5, 5), (4, 5), (99, 30)):
+        part = f"/v1/jobs/{job}/scores?start=5&end={end}"
+        found = [json.loads(line)["row"] for line in api.get(f"{part}&format=ndjson").iter_lines()]
+        page = api.get(part).json()
+        assert found == [each["row"] for each in page["outcomes"]] == list(range(5, last))
+        assert "next" not in page
+    page = api.get(f"/v1/jobs/{job}/scores?start=5&end=9&limit=3").json()
+    assert page["next"] == f"/v1/jobs/{job}/scores?start=8&end=9&limit=3"
+    page = api.get(page["next"]).json()
+    assert ([each["row"] for each in page["outcomes"]], page.get("next")) == ([8], None)
     table = list(csv.DictReader(io.StringIO(api.get(f"/v1/jobs/{job}/scores?format=csv").text)))
     assert [each["url"] for each in table] == [f"http://e.org/{row}" for row in range(30)]
     assert (table[7]["error"], table[8]["similarity"]) == ("http_error: 404", "12.5000")

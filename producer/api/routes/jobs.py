@@ -24,7 +24,7 @@ from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
 from producer.api.server import STREAMED, media_type
 from producer.api.service import Service
-from producer.api.streams import PAGE_ROWS, csv, events, ndjson, outcomes
+from producer.api.streams import PAGE_ROWS, Part, csv, events, ndjson, outcomes_of
 from producer.api.uploads import CsvOptions, spooled
 from shared.messages import JobMessage
 
@@ -177,6 +177,9 @@ async def get_scores(
     job: JobName,
     client: Who,
     start: Annotated[int, Query(ge=0, le=1 << 62, description="the first row")] = 0,
+    end: Annotated[
+        int | None, Query(ge=1, le=1 << 62, description="the row before which to end")
+    ] = None,
     limit: Annotated[
         int | None,
         Query(ge=1, description="most rows; JSON: 1,000, at most 10,000; else all"),
@@ -195,23 +198,26 @@ async def get_scores(
     status = await service.read(service.jobs.status, message)
     complete = status.state == "complete"
     if wanted == "json":
-        most = min(limit or PAGE_ROWS, _MOST_PAGE_ROWS)
-        found = await service.read(outcomes, service, job, start, most)
+        page = Part(start, end).page(min(limit or PAGE_ROWS, _MOST_PAGE_ROWS))
+        found = await service.read(outcomes_of, service, job, page)
         content: dict[str, Any] = {
             "job": job,
             "complete": complete,
             "outcomes": [row_fields(each) for each in found],
         }
-        if len(found) == most:
-            content["next"] = f"{links_of(job).scores}?start={found[-1].row + 1}&limit={most}"
+        if found and len(found) == page.limit and (end is None or found[-1].row + 1 < end):
+            until = "" if end is None else f"&end={end}"
+            next_ = f"?start={found[-1].row + 1}{until}&limit={limit or PAGE_ROWS}"
+            content["next"] = links_of(job).scores + next_
         return JSONResponse(content, headers=dict(response.headers))
     # Asked for once now, so that what cannot be read is said with a status.
-    await service.read(outcomes, service, job, start, 1)
+    part = Part(start, end, limit)
+    await service.read(outcomes_of, service, job, part.page(1))
     headers = {**response.headers, "X-Job-State": status.state}
     if wanted == "ndjson":
-        lines = ndjson(service, job, start, limit)
+        lines = ndjson(service, job, part)
         return StreamingResponse(lines, media_type=NDJSON, headers=headers)
-    table = csv(service, message, start, limit)
+    table = csv(service, message, part)
     return StreamingResponse(table, media_type=f"{CSV}; charset=utf-8", headers=headers)
 
 

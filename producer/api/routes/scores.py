@@ -61,6 +61,11 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
             count=awaited.left,
             job=awaited.job,
             start=awaited.first,
-            href=f"{links_of(awaited.job).scores}?start={awaited.first}&limit={len(pairs)}",
+            href=_rows(awaited.job, awaited.first, len(pairs)),
         ).model_dump()
     return JSONResponse(content, headers=dict(response.headers))
+
+
+def _rows(job: str, first: int, count: int) -> str:
+    """Where the outcomes of so many rows of a job are."""
+    return f"{links_of(job).scores}?start={first}&end={first + count}&limit={count}"
