@@ -106,6 +106,8 @@ class Publication(Generic[Record, AnyJob]):
         self._is_new = is_new
         self._then = then
         self._start = 0
+        self.begun = False
+        """Whether something may have been published."""
         self._rows = rows
         self._job = job
         self._transactions = transactions
@@ -133,6 +135,7 @@ class Publication(Generic[Record, AnyJob]):
         # Taking the id ends whoever has it: not before it is known that the file is the same.
         continue_job(self._said(settled=False), self._job)
         self._transactions.start()
+        self.begun = True
         self._job = continue_job(self._said(settled=True), self._job)
         start, was_closed = self._job.rows_published, self._job.state is JobState.CLOSED
         self._start = start

@@ -4,11 +4,12 @@ Kafka keeps it with the offset, and takes both in the same transaction as what w
 """
 
 import base64
-import binascii
+import re
 from collections.abc import Iterable
 from typing import Final
 
 _VERSION: Final = "a1:"
+_ANY_VERSION: Final = re.compile(r"a\d+:")
 
 
 def encode_ahead(offset: int, ahead: Iterable[int]) -> str:
@@ -21,12 +22,15 @@ def encode_ahead(offset: int, ahead: Iterable[int]) -> str:
 
 
 def decode_ahead(offset: int, metadata: str | None) -> tuple[int, ...]:
-    """The offsets that `encode_ahead` was given; none from what others have said there."""
-    if not metadata or not metadata.startswith(_VERSION):
+    """The offsets that `encode_ahead` was given; none where others have said something there.
+
+    Raises:
+        ValueError: it is of another version, or damaged.
+    """
+    if not metadata or _ANY_VERSION.match(metadata) is None:
         return ()
-    try:
-        packed = base64.b64decode(metadata[len(_VERSION) :], validate=True)
-    except binascii.Error:
-        return ()
+    if not metadata.startswith(_VERSION):
+        raise ValueError(f"{metadata[:20]!r} is not of this version")
+    packed = base64.b64decode(metadata[len(_VERSION) :], validate=True)
     bits = int.from_bytes(packed, "little")
     return tuple(offset + place for place in range(bits.bit_length()) if bits >> place & 1)

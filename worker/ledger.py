@@ -45,6 +45,7 @@ class Record(Generic[T]):
     offset: int
     size: int
     _outcome: T | _Unresolved | _Published = _UNRESOLVED
+    _is_ready: bool = False  # its outcome can be published
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class _State(Generic[T]):
     rest: deque[Record[T]] = field(default_factory=deque)  # the first of them is unfinished
     published: set[int] = field(default_factory=set)  # beyond what is committed
     fresh: int = 0  # outcomes that can be published
+    far: list[Record[T]] = field(default_factory=list)  # finished, but too far ahead
 
 
 class Ledger(Generic[T]):
@@ -168,10 +170,7 @@ class Ledger(Generic[T]):
                 continue
             self._unconfirmed -= 1
             self._bytes -= record.size
-            # Outcomes beyond an unfinished record can be published where that topic's may.
-            if record._outcome is not _UNRESOLVED and (
-                state.may_go_ahead or record.offset < _first(state.rest)
-            ):
+            if record._is_ready:
                 self._ready_bytes -= record.size
 
     def begin(self, partition: Partition, offset: int, published: Iterable[int] = ()) -> None:
@@ -234,16 +233,32 @@ class Ledger(Generic[T]):
         if record._outcome is not _UNRESOLVED:
             raise ValueError(f"{record.partition}: offset {record.offset} is resolved already")
         record._outcome = outcome
-        if state.may_go_ahead:
-            self._add_ready(state, record)
         rest, ready = state.rest, state.ready
+        if record is not rest[0]:
+            if state.may_go_ahead:
+                self._go_ahead(state, [record])
+            return True
         while rest and rest[0]._outcome is not _UNRESOLVED:
             ready.append(head := rest.popleft())
-            if not state.may_go_ahead:
-                self._add_ready(state, head)
+            self._add_ready(state, head)
+        if state.far:
+            far, state.far = state.far, []
+            self._go_ahead(state, far)
         return True
 
+    def _go_ahead(self, state: _State[T], records: Iterable[Record[T]]) -> None:
+        """Have finished records published beyond the first unfinished one, if they are near it."""
+        end = _first(state.rest) + AHEAD
+        for record in records:
+            if record.offset < end:
+                self._add_ready(state, record)
+            else:
+                state.far.append(record)
+
     def _add_ready(self, state: _State[T], record: Record[T]) -> None:
+        if record._is_ready or record._outcome is _PUBLISHED:
+            return
+        record._is_ready = True
         state.fresh += 1
         self._ready += 1
         self._ready_bytes += record.size
@@ -332,11 +347,8 @@ def _take_beyond(state: _State[T], take: Callable[[Record[T]], bool]) -> list[Re
     found: list[Record[T]] = []
     if not (state.may_go_ahead and state.fresh):
         return found
-    end = _first(state.rest) + AHEAD
     for record in state.rest:
-        if record.offset >= end:
-            break
-        if isinstance(record._outcome, (_Unresolved, _Published)):
+        if not record._is_ready or record._outcome is _PUBLISHED:
             continue
         if not take(record):
             break

@@ -141,7 +141,14 @@ class Offsets:
             self._ask_at = self._clock() + _AGAIN_SECONDS
             return False
         if committed is not None:
-            self._ledger.begin(partition, *committed)
+            offset, ahead = committed
+            if ahead and (end := self._end(partition)) is None:
+                self._ask_at = self._clock() + _AGAIN_SECONDS
+                return False
+            if ahead and end is not None and end <= ahead[-1]:
+                self._lose(partition, ahead[-1] + 1, end)
+                ahead = ()
+            self._ledger.begin(partition, offset, ahead)
         self._fresh.discard(partition)
         self._waiting.discard(partition)
         return True
@@ -150,21 +157,22 @@ class Offsets:
         """Send the consumer on to what was not read yet, if Kafka has that."""
         end = self._end(partition)
         if end is not None and end < expected:
-            lost = (
-                f"{partition[0]} partition {partition[1]} was read up to offset {expected}, and "
-                f"Kafka's records end at {end}: it has lost some, or the topic was made anew"
-            )
             if not first:
-                raise Fatal(f"{lost}; the worker must start anew")
-            self._meter.lost_place(partition)
-            _log.error(
-                "%s; what is there now is scored, though it may be for the second time", lost
-            )
+                raise Fatal(f"{_lost(partition, expected, end)}; the worker must start anew")
+            self._lose(partition, expected, end)
             self._ledger.begin(partition, came)
             return False
         _log.info("%s partition %d: from offset %d on to %d", *partition, came, expected)
         self._seek(partition, expected)
         return True
+
+    def _lose(self, partition: Partition, expected: int, end: int) -> None:
+        """Say that Kafka has less than was read."""
+        self._meter.lost_place(partition)
+        _log.error(
+            "%s; what is there now is scored, though it may be for the second time",
+            _lost(partition, expected, end),
+        )
 
     def _is_missing(self, partition: Partition, expected: int) -> bool:
         """Whether Kafka has deleted what comes next; else only markers of transactions lie there.
@@ -214,12 +222,28 @@ class Offsets:
         if failed is not None:
             raise KafkaException(failed)
         return {
-            (p.topic, p.partition): (p.offset, decode_ahead(p.offset, p.metadata))
-            for p in found
-            if p.offset >= 0
+            (p.topic, p.partition): (p.offset, _published_beyond(p)) for p in found if p.offset >= 0
         }
 
     def _ask(self, partitions: list[Partition], seconds: float) -> list[TopicPartition]:
         if not partitions:
             return []
         return self._consumer.committed([TopicPartition(*p) for p in partitions], seconds)
+
+
+def _lost(partition: Partition, expected: int, end: int) -> str:
+    return (
+        f"{partition[0]} partition {partition[1]} was read up to offset {expected}, and "
+        f"Kafka's records end at {end}: it has lost some, or the topic was made anew"
+    )
+
+
+def _published_beyond(place: TopicPartition) -> tuple[int, ...]:
+    try:
+        return decode_ahead(place.offset, place.metadata)
+    except ValueError as error:
+        raise Fatal(
+            f"the metadata of the offset of {place.topic} partition {place.partition} cannot be "
+            f"understood ({error}): start the version of pairscore that wrote it, or, so that some "
+            "rows are scored again, reset the offset to what it is (`kafka-consumer-groups.sh`)"
+        ) from None

@@ -7,7 +7,6 @@ from typing import Annotated, Final, TypeAlias
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from pairscore.errors import EnvironmentFault
 from producer.api.client import Client
 from producer.api.problems import Kind, ProblemError
 from producer.api.quotas import Verdict, limit_headers
@@ -90,9 +89,9 @@ async def charged(
     await charge(service, client, response, requests=requests, rows=rows)
     try:
         yield
-    except EnvironmentFault as fault:
+    except Exception as error:
         if client is not None:
-            kept = fault.rows if isinstance(fault, Unfinished) else 0
+            kept = error.rows if isinstance(error, Unfinished) else 0
             await service.quotas.give_back(client, rows - kept)
         raise
 

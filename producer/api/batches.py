@@ -177,11 +177,13 @@ class Batches:
         if job is None or (self._look is not None and not self._look.done()):
             return None
         look = self._look = asyncio.create_task(self._complete(job))
+        look.add_done_callback(_said)
         done = asyncio.create_task(awaited.done.wait())
         left = max(0.0, until - asyncio.get_running_loop().time())
-        await asyncio.wait({look, done}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        look.add_done_callback(_said)
+        try:
+            await asyncio.wait({look, done}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done.cancel()
         return look.result() if look.done() and look.exception() is None else None
 
     async def _complete(self, job: JobMessage) -> list[ScoreMessage] | None:

@@ -58,7 +58,7 @@ class Housekeeping:
         log: JobLog[OwnJob],
         pulse: Pulse,
         make_transactions: Callable[[str], Transactions],
-        end: Callable[[str], bool],
+        end: Callable[[str], object],
         days: int,
         on_crash: Callable[[BaseException], None],
         first_seconds: float = _FIRST_SECONDS,

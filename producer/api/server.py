@@ -75,6 +75,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, or hang up."""
         super().connection_made(transport)
+        # Writing pauses while anything is unsent, so that all of it has its time.
+        transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.most:
             transport.abort()
         else:

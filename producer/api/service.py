@@ -5,6 +5,7 @@ import hashlib
 import logging
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ class Service:
         self._producer: Producer | None = None
         # Of their own: a store that hangs is not to take those of the others.
         self._store = ThreadPoolExecutor(_STORE_THREADS, "store")
-        self._endings: set[asyncio.Task[None]] = set()
+        self._unclaimed: deque[str] = deque()
+        self._ending: asyncio.Task[None] | None = None
         self._watched: dict[str, asyncio.Task[JobStatus]] = {}
 
     def close(self) -> None:
@@ -248,12 +250,12 @@ class Service:
         self.check_kafka()
         try:
             published = await asyncio.to_thread(self._run, rows, job, kind, is_new=is_new)
-        except EnvironmentFault:
+        except Unfinished:
             if is_new:
                 # What it has of rows, and of a commit in doubt, nobody was told of.
-                task = asyncio.create_task(self._end(job.job))
-                self._endings.add(task)
-                task.add_done_callback(self._endings.discard)
+                self._unclaimed.append(job.job)
+                if self._ending is None or self._ending.done():
+                    self._ending = asyncio.create_task(self._end())
             raise
         closed = job.model_copy(update={"created_at": published.created_at}).closed(published.rows)
         self.jobs.book.know(closed)
@@ -288,7 +290,7 @@ class Service:
         except TakenOver:
             raise Unfinished(_OVERTAKEN, kept()) from None
         except EnvironmentFault as fault:
-            if not publication.added:
+            if not publication.begun:
                 raise
             _log.warning("%s", fault)
             raise Unfinished(
@@ -297,17 +299,18 @@ class Service:
         except KeyboardInterrupt:
             raise Unfinished("the service is ending; send the request again", kept()) from None
 
-    async def _end(self, job: str) -> None:
-        """End a job that nobody was told of, as soon as Kafka lets it."""
-        while not self.parts.ending.asked:
+    async def _end(self) -> None:
+        """End jobs that nobody was told of, as soon as Kafka lets it."""
+        while self._unclaimed and not self.parts.ending.asked:
+            job = self._unclaimed[0]
             try:
-                if await asyncio.to_thread(self.end_unclaimed, job):
-                    return
+                await asyncio.to_thread(self.end_unclaimed, job)
+                self._unclaimed.popleft()
             except (EnvironmentFault, KeyboardInterrupt) as fault:
                 _log.warning("job %s, which was not promised, is not ended yet: %s", job, fault)
-            await asyncio.sleep(_END_AGAIN_SECONDS)
+                await asyncio.sleep(_END_AGAIN_SECONDS)
 
-    def end_unclaimed(self, job: str) -> bool:
+    def end_unclaimed(self, job: str) -> None:
         """Cancel a job that nobody was promised, and close it with what rows it has.
 
         Raises:
@@ -321,7 +324,7 @@ class Service:
         transactions.start()
         found = log.latest(job)
         if found is None:
-            return True
+            return
         self._cancel(job)
         if found.state is JobState.OPEN:
             closed = found.closed(found.rows_published)
@@ -331,7 +334,6 @@ class Service:
                 transactions.commit(lambda: log.latest(job) == closed)
             self.jobs.book.know(closed)
         _log.info("ended job %s, which was not promised: %d rows", job, found.rows_published)
-        return True
 
     def _transactions(self, job: str, pulse: Pulse) -> Transactions:
         return Transactions(

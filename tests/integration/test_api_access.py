@@ -14,6 +14,7 @@ from deploy import local
 from pairscore.errors import EnvironmentFault, SettingsError
 from producer.api import service
 from producer.api.command import serve
+from producer.api.jobs import JobBook
 from producer.api.keys_command import Wanted, add_key, revoke_key
 from shared.messages import JobMessage, JobState, decode
 from shared.settings import ApiOptions, ProducerOptions, ProducerSettings
@@ -151,6 +152,20 @@ def test_quotas_are_kept_and_told(fleet, tmp_path):
         assert api.get("/v1/jobs", headers=few).status_code == 200
     # What was refused was not published.
     assert len(fleet.settled(fleet.topics.pairs)) == 3
+
+
+def test_a_key_that_another_process_has_used_costs_nothing(fleet, tmp_path, monkeypatch):
+    keys = tmp_path / "keys.json"
+    few = bearer(add_key(keys, wanted("few", rows_per_day=10)))
+    idempotent = {**few, "Idempotency-Key": "k"}
+    with serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api:
+        assert api.post("/v1/jobs", body(2), headers=idempotent).status_code == 202
+        # As one that has not heard of that job yet.
+        monkeypatch.setattr(JobBook, "find", lambda *_: None)
+        again = api.post("/v1/jobs", body(2), headers=idempotent)
+        assert again.status_code == 202
+        assert api.post("/v1/jobs", body(7), headers=idempotent).status_code == 409
+        assert remaining(api.post("/v1/jobs", body(1), headers=few)) == 10 - 2 - 1
 
 
 def test_an_address_of_others_needs_keys_or_to_be_open(kafka, topic_prefix, tmp_path):

@@ -3,7 +3,9 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+import psutil
 import pytest
 import requests
 
@@ -177,6 +179,31 @@ def test_who_does_not_read_the_answer_is_hung_up_on(api):
         assert time.monotonic() - began < 5
     assert document in found
     assert len(found) < size / 2
+
+
+def test_who_leaves_a_little_of_the_answer_is_hung_up_on_too(api):
+    document = requests.get(f"{api.url}/v1/openapi.json", timeout=WITHIN).content
+
+    def held() -> int:
+        """Connections that the API has."""
+        found = psutil.Process().net_connections("tcp")
+        return sum(
+            each.laddr.port == api.port and each.status != psutil.CONN_LISTEN for each in found
+        )
+
+    wait_until(lambda: held() == 0, within=WITHIN)
+    with ExitStack() as stack:
+        # What the kernel takes of an answer is not known before: of one of these, the API is left
+        # with less than it may write ahead.
+        for more in range(MOST - 2):
+            sock = stack.enter_context(connect(api))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            size = 2_000_000 + more * 150_000
+            sock.sendall(
+                b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * (size // len(document))
+            )
+        assert held() > 0
+        wait_until(lambda: held() == 0, within=8)
 
 
 def test_who_reads_the_answer_slowly_gets_all_of_it(api):

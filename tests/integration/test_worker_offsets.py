@@ -125,6 +125,29 @@ def test_broker_that_has_lost_records_ends_the_worker_that_read_them(tmp_path, t
                 wait_until(lambda: stop.asked, WITHIN)
 
 
+def test_rows_that_take_the_place_of_lost_ones_are_scored(tmp_path, topic_prefix, caplog):
+    """What is said to be published ahead is nothing that Kafka has lost."""
+    with had(local.kafka(native=True, folder=tmp_path / "kafka")) as broker:
+        fleet = Fleet(broker.bootstrap_servers, topic_prefix)
+        slow = {url_of(row) for row in range(5)}
+        fleet.publish(range(60), fleet.topics.interactive)
+        with working(
+            fleet,
+            Told(lambda pair: None if pair.url in slow else SCORE),
+            worker={"id": "w", "shutdown_seconds": 0},
+        ):
+            wait_until(lambda: fleet.rows() == list(range(5, 60)), WITHIN)
+        broker.kill(1)
+        for log in tmp_path.glob(f"kafka/kafka-1/{fleet.topics.interactive}-*/*.log"):
+            log.write_bytes(b"")
+        broker.start(1)
+        fleet.publish(range(100, 130), fleet.topics.interactive)
+        with working(fleet, Told()):
+            wait_until(lambda: set(range(100, 130)) <= set(fleet.rows()), WITHIN)
+    said = [r.message for r in caplog.records if r.levelno == logging.ERROR]
+    assert any("it has lost some" in line for line in said)
+
+
 def test_place_beyond_the_end_of_a_topic_is_said(fleet, caplog):
     consumer = make_consumer(fleet.connection, group=GROUP)
     places = [TopicPartition(fleet.topics.pairs, number, 1_000) for number in range(3)]

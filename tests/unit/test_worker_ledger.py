@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+import worker.ledger
 from worker.ledger import AHEAD, Ledger, Plan, Record
 
 A, B = ("pairs", 0), ("pairs", 1)
@@ -268,19 +269,50 @@ def test_what_was_published_ahead_and_is_not_read_yet_stays_known(ahead):
 
 
 def test_nothing_is_published_further_ahead_than_can_be_said(ahead):
-    ahead.observe(U, 10)
+    first = ahead.observe(U, 10)
     near, far = ahead.observe(U, 10 + AHEAD - 1), ahead.observe(U, 10 + AHEAD)
     for record in (near, far):
         ahead.resolve(record, str(record.offset))
+    assert ahead.ready == 1
     plan = ahead.plan()
     assert plan.outcomes == (str(near.offset),)
     ahead.confirm(plan)
     assert not ahead.plan()
+    assert not ahead.has_ready(U)
+    ahead.resolve(first, "10")
+    assert ahead.plan().outcomes == ("10", str(far.offset))
+
+
+def test_what_is_near_once_the_first_is_finished_can_be_published(ahead):
+    first, second = ahead.observe(U, 10), ahead.observe(U, 20)
+    far = ahead.observe(U, 10 + AHEAD)
+    ahead.resolve(far, "far")
+    assert not ahead.has_ready(U)
+    ahead.resolve(first, "10")
+    assert ahead.plan().outcomes == ("10", "far")
+    assert ahead.plan().offsets == {U: 20}
+    ahead.confirm(ahead.plan())
+    ahead.resolve(second, "20")
+    assert (ahead.plan().outcomes, ahead.plan().offsets) == (("20",), {U: 11 + AHEAD})
+
+
+def test_what_was_published_ahead_counts_as_ready_nowhere(ledger):
+    ledger.begin(A, 3, {4})
+    first, published = ledger.observe(A, 3), ledger.observe(A, 4, 7)
+    assert ledger.is_published(published)
+    ledger.resolve(first, "3")
+    ledger.confirm(ledger.plan())
+    assert (ledger.ready, ledger.ready_bytes, ledger.unconfirmed) == (0, 0, 0)
+    assert not ledger.has_ready(A)
 
 
 def name(number: int) -> tuple[str, int]:
     """Two of a topic of the usual kind, and one whose outcomes may go ahead."""
     return ("u" if number == 2 else "t", number)
+
+
+NEAR = 6
+"""`AHEAD` of the ledger that is compared with the model."""
 
 
 class AgainstModel(RuleBasedStateMachine):
@@ -290,6 +322,8 @@ class AgainstModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(worker.ledger, "AHEAD", NEAR)
         self.ledger: Ledger[tuple[int, int]] = Ledger(ahead="u")
         self.assigned: set[int] = set()
         self.log: dict[int, list[int]] = {0: [], 1: [], 2: []}  # offsets that are records
@@ -354,7 +388,8 @@ class AgainstModel(RuleBasedStateMachine):
         """The offsets before the first that is unfinished, or all where they may go ahead."""
         offsets = sorted(self.open[number])
         if number == 2:
-            return [offset for offset in offsets if self.open[number][offset]]
+            unfinished = min((o for o in offsets if not self.open[number][o]), default=1 << 62)
+            return [o for o in offsets if self.open[number][o] and o < unfinished + NEAR]
         return list(itertools.takewhile(self.open[number].__getitem__, offsets))
 
     @rule(
@@ -422,6 +457,11 @@ class AgainstModel(RuleBasedStateMachine):
         ready = [(number, offset) for number in self.open for offset in self.finished(number)]
         assert self.ledger.ready == len(ready)
         assert self.ledger.ready_bytes == sum(self.sizes[each] for each in ready)
+        for number in self.assigned:
+            assert self.ledger.has_ready(name(number)) == bool(self.finished(number))
+
+    def teardown(self):
+        self.patch.undo()
 
 
 AgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
