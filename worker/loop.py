@@ -50,6 +50,7 @@ _LONGEST_POLL: Final = 0.1
 _POLL_SHARE: Final = 0.02  # of the time that what is in the scorer takes
 _URGENT_POLL: Final = 0.003  # what comes out of the scorer does not end a poll
 _URGENT_INTERVAL: Final = 0.02
+_QUIET_SECONDS: Final = 0.25
 _PREPARE_SECONDS: Final = 20.0
 _REVOKED_SECONDS: Final = 20.0
 _MOST_BACKOFF: Final = 2.0
@@ -127,6 +128,7 @@ class Worker:
         self._wall = wall
         self._published_at = clock()
         self._hurried_at = self._published_at
+        self._committed_at = self._published_at
         self._not_before = 0.0
         self._aborts = 0
         self._failing_since: float | None = None
@@ -323,7 +325,9 @@ class Worker:
             self._publish(seconds, only=urgent)
             self._hurried_at = self._clock()
             self._beat()
-        if self._is_due():
+        # Offsets alone have time: what comes right after a transaction waits for that to end.
+        quiet = self._clock() - self._committed_at >= _QUIET_SECONDS
+        if self._is_due() and (quiet or self._ledger.ready):
             self._publish(seconds)
 
     def _urgent_ready(self) -> list[Partition]:
@@ -364,7 +368,7 @@ class Worker:
             self._put_off(error)
             return False
         self._ledger.confirm(plan)
-        now = self._clock()
+        now = self._committed_at = self._clock()
         self._meter.committed(plan, now - started)
         # What some partitions could have says nothing of the others, whose time it is still.
         if only is None:
