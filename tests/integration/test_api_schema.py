@@ -65,7 +65,7 @@ def test_every_answer_is_as_documented(kafka, tmp_path, pytestconfig):
             f"{api.url}/v1/openapi.json",
             "--checks=all",
             f"--exclude-checks={EXCLUDED}",
-            f"--max-examples={300 if long_faults else 5}",
+            f"--max-examples={340 if long_faults else 5}",
             f"--header=Authorization: Bearer {secret}",
             "--request-timeout=90",
             "--continue-on-failure",
