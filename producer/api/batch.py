@@ -5,6 +5,7 @@ same, and no other batch has it.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,6 +14,8 @@ from pydantic_core import to_json
 from producer.api.client import Client
 
 _NUMBERED: Final = "n"
+# As `Sender.prefix` and `Batch.of` make it.
+_NAME: Final = re.compile(rf"(bigquery|snowflake)-[0-9a-f]{{32}}-[0-9a-f]{{32}}{_NUMBERED}?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Batch:
         digest = hashlib.sha256(to_json((told, numbers, pairs))).hexdigest()
         numbered = "" if numbers is None else _NUMBERED
         return cls(sender, pairs, numbers, digest, f"{sender.prefix}{digest[:32]}{numbered}")
+
+
+def is_batch(name: str) -> bool:
+    """Whether a job is a batch of an engine's."""
+    return _NAME.fullmatch(name) is not None
 
 
 def is_numbered(name: str) -> bool:

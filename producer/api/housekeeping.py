@@ -17,8 +17,10 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pairscore.errors import EnvironmentFault
+from producer.api.batch import is_batch
 from producer.api.jobs import JobBook
 from producer.api.lots import close_inline, is_inline, owner_of
+from producer.api.service import is_unkeyed
 from producer.faults import TakenOver
 from producer.job import OwnJob
 from producer.job_log import JobLog
@@ -38,8 +40,6 @@ _AT_ONCE: Final = 10_000
 _FLUSH_SECONDS: Final = 20.0
 _JOIN_SECONDS: Final = 5.0
 _CREATED: Final = re.compile(rb'"created_at":"([^"]+)"')
-_UNKEYED: Final = re.compile(r"api-\d{8}T\d{6}-[0-9a-f]{12}")
-_BATCH: Final = re.compile(r"(bigquery|snowflake)-[0-9a-f]{32}-[0-9a-f]{32}n?")
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Housekeeping:
         for owner in sorted({owner_of(job) or self._name for job in left} - {self._name}):
             self._trying(lambda: self._close_orphans(owner, now - ORPHANED))  # noqa: B023
         for job in left:
-            if _UNKEYED.fullmatch(job):
+            if is_unkeyed(job):
                 self._trying(lambda: self._end(job))  # noqa: B023
         self._trying(lambda: self._forget(now - self._kept))
 
@@ -161,7 +161,7 @@ class Housekeeping:
         One with an `Idempotency-Key` is, for as long as that key can be sent again.
         """
         name = job.job
-        if not (is_inline(name) or _UNKEYED.fullmatch(name) or _BATCH.fullmatch(name)):
+        if not (is_inline(name) or is_unkeyed(name) or is_batch(name)):
             return False
         if job.state is not JobState.CLOSED:
             return False

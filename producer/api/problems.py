@@ -19,12 +19,11 @@ RETRY_AFTER: Final = {"Retry-After": "5"}
 """What goes with a 503."""
 
 MEDIA_TYPE: Final = "application/problem+json"
-_log = logging.getLogger(__name__)
-
 _TYPES: Final = "urn:pairscore:problem:"
 
-
 NOT_NOW: Final = "rows cannot be taken now; nothing of the request was published"
+
+_log = logging.getLogger(__name__)
 
 
 class Unavailable(EnvironmentFault):

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import re
 import secrets
 import threading
 from collections import deque
@@ -54,6 +55,8 @@ _NEW_AGAIN: Final = "they will be cancelled; send the request again, best with a
 _OVERTAKEN: Final = (
     "another request with this Idempotency-Key has come after this one and goes on with it"
 )
+# As `job_name` makes it.
+_UNKEYED: Final = re.compile(r"api-\d{8}T\d{6}-[0-9a-f]{12}")
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -371,6 +374,11 @@ def job_name(client: str | None, key: str | None) -> str:
         return f"api-{stamp}-{secrets.token_hex(6)}"
     digest = hashlib.sha256(f"{client or ''}\0{key}".encode()).hexdigest()
     return f"api-{digest[:32]}"
+
+
+def is_unkeyed(job: str) -> bool:
+    """Whether it is the name of a job without a key, which nobody can send again."""
+    return _UNKEYED.fullmatch(job) is not None
 
 
 def is_same(found: OwnJob, wanted: OwnJob) -> bool:

@@ -36,7 +36,6 @@ from shared.settings import KafkaSettings
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_WRITE_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 20
 # Looking ahead costs as much as so many lines.
 _BLANK_RUN: Final = 100
@@ -99,7 +98,7 @@ async def _write(body: AsyncIterator[bytes], path: Path) -> Spooled:
 
     async for chunk in body:
         waiting += chunk
-        if len(waiting) >= _WRITE_BYTES:
+        if len(waiting) >= _CHUNK_BYTES:
             await asyncio.to_thread(append)
             waiting.clear()
     await asyncio.to_thread(append)

@@ -12,11 +12,12 @@ from fastapi import Response
 from pairscore.errors import EnvironmentFault
 from producer.api import batches
 from producer.api.answers import Answers, Awaited
-from producer.api.batch import Batch, Sender
+from producer.api.batch import Batch, Sender, is_batch
 from producer.api.batches import Batches
 from producer.api.jobs import JobBook, Jobs
 from producer.api.problems import Kind, ProblemError
 from producer.api.quotas import open_quotas
+from producer.api.service import is_unkeyed, job_name
 from producer.job import OwnJob
 from shared.messages import ScoreMessage, check_job
 from shared.results import JobStatus, make_status
@@ -146,6 +147,14 @@ def test_names_tell_apart_what_is_not_the_same_batch():
     assert names == [batch.name for batch in made]
     for name in names:
         assert check_job(name) == name
+
+
+@pytest.mark.parametrize("engine", ["bigquery", "snowflake"])
+def test_names_are_known_for_what_they_are(engine):
+    batches_made = [batch_of(2, engine=engine), batch_of(2, engine=engine, numbers=(2, 1))]
+    made = [*(batch.name for batch in batches_made), job_name("acme", None), job_name("acme", "k")]
+    assert [is_batch(name) for name in made] == [True, True, False, False]
+    assert [is_unkeyed(name) for name in made] == [False, False, True, False]
 
 
 async def _late(service: Service, kept: Batches) -> None:
