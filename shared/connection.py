@@ -21,6 +21,8 @@ _HUNG_UP: Final = re.compile(r"\b(Send failed|Receive failed|Disconnected)\b")
 _SINCE: Final = re.compile(
     r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)"
 )
+# What is told in other ways too: to `on_error`, and by the calls of a client that is no longer one.
+_TOLD: Final = ("FAIL ", "GETPID ", "ADDPARTS ", "TXNERR ", "FATAL ")
 _BROKER: Final = re.compile(r"(?:\w+://)?(?P<address>[^ ]+)/(?P<id>bootstrap|\d+): ")
 
 
@@ -30,7 +32,7 @@ def describe(error: KafkaError) -> str:
 
 
 class _Lines(logging.Filter):
-    """Lets a line of librdkafka through once in 10 s, and none that `on_error` is told too."""
+    """Lets a line of librdkafka through once in 10 s, and none that is told in other ways too."""
 
     def __init__(self, logger: logging.Logger, quiet: Callable[[], bool]) -> None:
         super().__init__()
@@ -40,7 +42,7 @@ class _Lines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         line = record.getMessage()
-        if line.startswith(("FAIL ", "GETPID ")):
+        if line.startswith(_TOLD):
             return False
         if self._quiet() and not self._logger.isEnabledFor(logging.DEBUG):
             return False

@@ -5,16 +5,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from pairscore.csv_file import Plan, prepare, run
@@ -186,22 +187,37 @@ class Place:
         """Publish messages in transactions, outcomes by their URLs' partitions."""
         values = list(messages)
         for start in range(0, len(values), at_once):
-            self.producer.begin_transaction()
-            for message in values[start : start + at_once]:
-                if isinstance(message, JobMessage):
-                    self.producer.produce(self.topics.jobs, message.encode(), message.job)
-                else:
-                    self.producer.produce(self.topics.scores, message.encode(), key_of(message.url))
-            self.producer.commit_transaction(DEADLINE)
+            some = values[start : start + at_once]
+            self._commit([self._record(message) for message in some])
+
+    def _record(self, message: ScoreMessage | JobMessage) -> dict[str, Any]:
+        if isinstance(message, JobMessage):
+            return {"topic": self.topics.jobs, "value": message.encode(), "key": message.job}
+        key = key_of(message.url)
+        return {"topic": self.topics.scores, "value": message.encode(), "key": key}
 
     def publish_bytes(
         self, values: Sequence[bytes | None], topic: str | None = None, partition: int = 0
     ) -> None:
         """Publish what may be no message at all."""
-        self.producer.begin_transaction()
-        for value in values:
-            self.producer.produce(topic or self.topics.scores, value, b"key", partition)
-        self.producer.commit_transaction(DEADLINE)
+        place = {"topic": topic or self.topics.scores, "key": b"key", "partition": partition}
+        self._commit([{**place, "value": value} for value in values])
+
+    def _commit(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Publish in one transaction, with a new producer if this one has lost its brokers."""
+        deadline = time.monotonic() + 2 * DEADLINE
+        while True:
+            self.producer.begin_transaction()
+            try:
+                for record in records:
+                    self.producer.produce(**record)
+                self.producer.commit_transaction(DEADLINE)
+            except KafkaException as error:
+                if not error.args[0].txn_requires_abort() or time.monotonic() > deadline:
+                    raise
+                self.forget_producer()  # the next one's start aborts what this one began
+            else:
+                return
 
     def environment(self, **more: str) -> dict[str, str]:
         """What the command finds in its environment."""

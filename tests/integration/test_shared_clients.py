@@ -12,7 +12,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from deploy.local import Kafka
 from pairscore.errors import EnvironmentFault
-from shared.clients import connect, end_offsets, make_admin, make_consumer, make_producer
+from shared.clients import (
+    FENCED,
+    connect,
+    end_offsets,
+    make_admin,
+    make_consumer,
+    make_producer,
+)
 from shared.connection import Connection, describe
 from shared.messages import key_of
 from shared.settings import KafkaSettings
@@ -240,6 +247,25 @@ def test_the_same_trouble_later_is_a_warning_once_in_a_while(kafka, caplog):
     assert 1 <= len(lines) <= 3
     assert any(line.endswith("Connection refused") for line in lines)
     assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_one_that_was_taken_over_is_told_by_its_calls_and_not_by_the_log_too(
+    connection, pairs, caplog, partition
+):
+    first = transactional(connection)
+    first.begin_transaction()
+    first.produce(pairs, b"", partition=0)
+    first.flush(SECONDS)
+    transactional(connection)
+    with pytest.raises(KafkaException) as caught:
+        # Told where a partition is added, or else where the transaction is ended.
+        if partition != 0:
+            first.produce(pairs, b"", partition=partition)
+        first.commit_transaction(SECONDS)
+    assert caught.value.args[0].code() in FENCED
+    assert connection.reached
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
