@@ -4,9 +4,10 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -19,8 +20,14 @@ from pairscore.scorer.in_flight import InFlight
 from pairscore.scorer.slots import Slots
 from pairscore.scorer.work import ContentWork, Row
 
+T = TypeVar("T")
+
 _MAX_ROWS: Final = 1024
 _LINGER: Final = 0.010
+_HURRY_SECONDS: Final = 10.0
+_SHORT_SECONDS: Final = 0.2
+_LEAST_PART: Final = 8
+_KEPT: Final = 0.8
 
 
 @dataclass(slots=True)
@@ -38,12 +45,41 @@ class _Batch:
         return bool(self.images or self.rows)
 
 
+class _Limit:
+    """How many items a batch may have: `most`, or in a hurry as many as are soon done.
+
+    That is by how long those of late took, the slowest above all; `least` at least.
+    """
+
+    def __init__(self, most: int, least: int) -> None:
+        self._most = most
+        self._least = least
+        self._seconds = 0.0  # that an item takes
+
+    def now(self, *, hurry: bool) -> int:
+        if not hurry or not self._seconds:
+            return self._most
+        return min(self._most, max(self._least, int(_SHORT_SECONDS / self._seconds)))
+
+    @contextmanager
+    def measuring(self, count: int) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        seconds = (time.monotonic() - began) / count
+        self._seconds = max(seconds, _KEPT * self._seconds)
+
+
+def _split(items: list[T], at: int) -> tuple[list[T], list[T]]:
+    return items[:at], items[at:]
+
+
 class EncodeStage:
     """One thread in front of the model.
 
     A batch is what has come in meanwhile, up to `batch_size` images; while more are on their way it
     waits up to 10 ms for them, so that the model is not fed one by one. What is urgent is not
-    waited with, and has batches of its own, which overtake one that waits for more.
+    waited with, and has batches of its own, which overtake one that waits for more. It may have to
+    wait for the batch before: those of other rows are shorter for 10 s after something urgent came.
     """
 
     def __init__(
@@ -57,7 +93,10 @@ class EncodeStage:
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._model = model
-        self._batch_size = batch_size
+        least = max(1, batch_size // _LEAST_PART)
+        self._most_images = _Limit(batch_size, least)
+        self._most_rows = _Limit(_MAX_ROWS, least)
+        self._hurry_until = 0.0
         self._in_flight = in_flight
         self._cache = cache
         self._slots = slots
@@ -84,47 +123,71 @@ class EncodeStage:
 
     def _run(self) -> None:
         try:
-            while (batch := self._next_batch()) is not None:
-                self._score(batch)
+            while not self._stopping:
+                self._step()
         # The one place where a defect of this thread is turned into the end of the scorer.
         except BaseException as error:  # noqa: BLE001
             self._on_crash(error)
 
-    def _next_batch(self) -> _Batch | None:
-        while not self._stopping:
-            try:
-                item, urgent = self._queue.get(timeout=self._patience())
-            except queue.Empty:
-                return self._take_begun()
-            if item is None:
-                break
-            if urgent:
-                return self._of_urgent(item)
-            if not self._begun:
-                self._due = time.monotonic() + _LINGER
-            self._begun.add(item)
-            if self._is_full(self._begun):
-                return self._take_begun()
-        return None
+    def _step(self) -> None:
+        """Take what comes next, and score what is then a batch."""
+        try:
+            item, urgent = self._queue.get(timeout=self._patience())
+        except queue.Empty:
+            self._score_begun()
+            return
+        if item is None:
+            return
+        if urgent:
+            self._score_urgent(item)
+            return
+        if not self._begun:
+            self._due = time.monotonic() + _LINGER
+        self._begun.add(item)
+        if self._is_full(self._begun, hurry=self._hurry):
+            self._score_begun()
 
-    def _of_urgent(self, first: ContentWork | list[Row]) -> _Batch:
+    def _score_urgent(self, first: ContentWork | list[Row]) -> None:
         batch = _Batch()
         batch.add(first)
-        while not self._is_full(batch):
+        while not self._is_full(batch, hurry=False):
             try:
                 item = self._queue.get_urgent(timeout=0.0)
             except queue.Empty:
                 break
             if item is not None:
                 batch.add(item)
-        return batch
+        rows = self._encode_images(batch.images) + batch.rows
+        while rows:
+            some, rows = _split(rows, _MAX_ROWS)
+            self._settle(some)
+        self._hurry_until = time.monotonic() + _HURRY_SECONDS
 
-    def _take_begun(self) -> _Batch:
-        batch, self._begun = self._begun, _Batch()
-        return batch
+    def _score_begun(self) -> None:
+        """Score as much of what has begun as a batch may have; the rest has the next ones."""
+        begun = self._begun
+        hurry = self._hurry
+        most = self._most_rows.now(hurry=hurry)
+        if len(begun.rows) < most:
+            images, begun.images = _split(begun.images, self._most_images.now(hurry=hurry))
+            if images:
+                with self._most_images.measuring(len(images)):
+                    begun.rows += self._encode_images(images)
+        if len(begun.rows) > most:
+            begun.rows.sort(key=lambda row: not row.urgent)  # one may have joined an image's others
+        rows, begun.rows = _split(begun.rows, most)
+        if rows:
+            with self._most_rows.measuring(len(rows)):
+                self._settle(rows)
 
-    def _is_full(self, batch: _Batch) -> bool:
-        return len(batch.images) >= self._batch_size or len(batch.rows) >= _MAX_ROWS
+    @property
+    def _hurry(self) -> bool:
+        return time.monotonic() < self._hurry_until
+
+    def _is_full(self, batch: _Batch, *, hurry: bool) -> bool:
+        return len(batch.images) >= self._most_images.now(hurry=hurry) or len(
+            batch.rows
+        ) >= self._most_rows.now(hurry=hurry)
 
     def _patience(self) -> float | None:
         if not self._begun:
@@ -132,11 +195,8 @@ class EncodeStage:
         expected = self._in_flight.waiting() > len(self._begun.images)
         return max(0.0, self._due - time.monotonic()) if expected else 0.0
 
-    def _score(self, batch: _Batch) -> None:
-        rows = self._encode_images(batch.images) + batch.rows
-        for start in range(0, len(rows), _MAX_ROWS):
-            some = rows[start : start + _MAX_ROWS]
-            self._in_flight.settle(zip(some, self._score_rows(some), strict=True))
+    def _settle(self, rows: Sequence[Row]) -> None:
+        self._in_flight.settle(zip(rows, self._score_rows(rows), strict=True))
 
     def _encode_images(self, images: list[ContentWork]) -> list[Row]:
         if not images:

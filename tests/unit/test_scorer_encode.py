@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +35,9 @@ class Model:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.steps = threading.Semaphore(0)
+
+    def has_begun(self, batches: int) -> bool:
+        return len(self.batches) == batches
 
     def tokenize(self, captions: list[str]) -> list[Token]:
         return [Token() for _ in captions]
@@ -162,3 +166,50 @@ def test_a_batch_is_the_same_where_nothing_is_urgent(encoding):
     for future in futures:
         future.result(20)
     assert stage.model.batches == [[0], [1, 2], [3, 4], [5]]
+
+
+def test_batches_are_shorter_for_a_while_after_something_urgent(encoding, monkeypatch):
+    monkeypatch.setattr(encode, "_SHORT_SECONDS", 0.0)
+    stage = encoding(16)
+    stage.model.steps.release(1)
+    stage.put(0).result(20)  # it knows how long an image takes from here
+    for seconds, urgent, expected in (
+        (3_600.0, 1, [[0], [1], [2, 3], [4, 5], [6]]),
+        (0.0, 7, [[0], [1], [2, 3], [4, 5], [6], [7], [8, 9, 10, 11, 12]]),
+    ):
+        monkeypatch.setattr(encode, "_HURRY_SECONDS", seconds)
+        begun = len(stage.model.batches)
+        stage.put(urgent, urgent=True)
+        wait_until(partial(stage.model.has_begun, begun + 1))
+        futures = [stage.put(urgent + more) for more in range(1, 6)]
+        stage.model.steps.release(len(expected) - begun)
+        for future in futures:
+            future.result(20)
+        assert stage.model.batches == expected
+
+
+def test_rows_of_one_image_leave_room_for_urgent_ones(encoding, monkeypatch):
+    monkeypatch.setattr(encode, "_SHORT_SECONDS", 0.0)
+    stage = encoding(16)
+    stage.model.steps.release(3)
+    stage.put(0).result(20)
+    stage.put(1, urgent=True).result(20)
+    rows = [stage.row(2) for _ in range(5)]
+    urgent = [stage.row(2, urgent=True), stage.row(3, urgent=True)]
+    for row in rows + urgent:
+        row.led_to("sha", np.ones(1, np.float32))
+    batches: list[list[Row]] = []
+    score: Callable[[list[Row]], list[Outcome]] = stage.stage._score_rows
+
+    def noted(some: list[Row]) -> list[Outcome]:
+        batches.append(some)
+        if len(batches) == 1:
+            stage.stage.put(urgent[1:])
+        return score(some)
+
+    monkeypatch.setattr(stage.stage, "_score_rows", noted)
+    stage.stage._queue.put([*rows, urgent[0]])  # which joined them when they had an image's work
+    for row in rows + urgent:
+        assert isinstance(row.future, Future)
+        row.future.result(20)
+    assert batches == [[urgent[0], rows[0]], [urgent[1]], rows[1:3], rows[3:5]]
