@@ -140,6 +140,9 @@ def make_consumer(
         "enable.auto.offset.store": False,
         "fetch.message.max.bytes": 1_048_576,
         "queued.max.messages.kbytes": 65_536,
+        # One full queue puts off what is fetched from its broker, for 1 s by default: an urgent row
+        # waited for that.
+        "fetch.queue.backoff.ms": 20,
     }
     # By topic: an assignor that only counts partitions gives all of `pairs` to one member and the
     # retry tiers to another. It also lets the rows of one URL meet in one member, retries included.
