@@ -231,7 +231,16 @@ class ApiOptions(BaseModel):
     )
     upload_rows: int = Field(default=100_000_000, ge=1, description="most rows of a job")
     uploads: int = Field(
-        default=4, ge=1, le=100, description="uploads that are checked and published at once"
+        default=4,
+        ge=1,
+        le=100,
+        description="uploads that are checked and published at once, of one client half of them",
+    )
+    client_uploads: int = Field(
+        default=16,
+        ge=1,
+        le=10_000,
+        description="uploads of one client that are received or wait at once; others are refused",
     )
     connections: int = Field(
         default=16_384, ge=10, description="most connections; more are closed at once"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,7 +45,8 @@ class Posting:
         self._client = client
         self._response = response
         self._key = key
-        self._name = job_name(name_of(client), key)
+        self._owner = name_of(client)
+        self._name = job_name(self._owner, key)
         kafka, api = service.settings.kafka, service.settings.api
         self._limits = Limits(kafka.max_message_bytes, api.upload_bytes, api.upload_rows)
 
@@ -64,32 +66,40 @@ class Posting:
             for pair in pairs:
                 yield pair.__pydantic_serializer__.to_json(pair) + b"\n"
 
-        async with spooled(lines(), self._service.spool) as spool:
-            return await self.pairs(spool)
+        return await self.pairs(lines())
 
-    async def pairs(self, body: Spooled) -> JobMessage:
+    async def pairs(self, body: AsyncIterator[bytes]) -> JobMessage:
         """NDJSON."""
-        async with self._service.uploads:
-            return await self._pairs(body)
+        async with self._received(body) as spool, self._service.uploads.turn(self._owner):
+            return await self._pairs(spool)
+
+    async def csv(self, body: AsyncIterator[bytes], options: CsvOptions) -> JobMessage:
+        """CSV."""
+        async with self._received(body) as spool, self._service.uploads.turn(self._owner):
+            return await self._csv(spool, options)
+
+    @asynccontextmanager
+    async def _received(self, body: AsyncIterator[bytes]) -> AsyncIterator[Spooled]:
+        service = self._service
+        async with (
+            service.uploads.receiving(self._owner),
+            spooled(body, service.spool) as spool,
+        ):
+            yield spool
 
     async def _pairs(self, body: Spooled) -> JobMessage:
         file = await asyncio.to_thread(check_pairs, body.path, self._limits)
-        job = api_job(self._name, name_of(self._client), body.sha256)
+        job = api_job(self._name, self._owner, body.sha256)
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
             file.count, lambda: self._service.publish_pairs(file, job, is_new=self._key is None)
         )
 
-    async def csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
-        """CSV."""
-        async with self._service.uploads:
-            return await self._csv(body, options)
-
     async def _csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
         kafka = self._service.settings.kafka
         survey = await asyncio.to_thread(check_csv, body.path, options, kafka, self._limits)
-        job = csv_job(self._name, name_of(self._client), survey, datetime.now(UTC))
+        job = csv_job(self._name, self._owner, survey, datetime.now(UTC))
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
@@ -97,7 +107,7 @@ class Posting:
         )
 
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
-        job = api_job(self._name, name_of(self._client))
+        job = api_job(self._name, self._owner)
 
         async def publish() -> Done:
             placed = await self._service.publish_lot(pairs, client=job.client, job=job)

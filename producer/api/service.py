@@ -25,6 +25,7 @@ from producer.api.jobs import Jobs
 from producer.api.lots import OUTAGE_SECONDS, Lot, LotPublisher, Placed
 from producer.api.problems import NOT_NOW, Unavailable
 from producer.api.quotas import Quotas
+from producer.api.turns import Turns
 from producer.api.uploads import PairFile, PairRows
 from producer.csv_rows import CsvRows
 from producer.faults import TakenOver
@@ -113,8 +114,8 @@ class Service:
         self.quotas: Final = parts.quotas
         self.find_client: Final = parts.find_client
         self.spool: Final = parts.spool
-        self.uploads: Final = asyncio.Semaphore(parts.settings.api.uploads)
-        """So many are checked and published at once; the others wait."""
+        api = parts.settings.api
+        self.uploads: Final = Turns(api.uploads, api.client_uploads)
         self._making = threading.Lock()
         self._producer: Producer | None = None
         # Of their own: a store that hangs is not to take those of the others.

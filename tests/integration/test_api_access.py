@@ -154,6 +154,37 @@ def test_quotas_are_kept_and_told(fleet, tmp_path):
     assert len(fleet.settled(fleet.topics.pairs)) == 3
 
 
+def test_a_client_sends_so_many_bodies_at_once_and_others_send_theirs(fleet, tmp_path):
+    keys = tmp_path / "keys.json"
+    many, other = (bearer(add_key(keys, wanted(client))) for client in ("many", "other"))
+    options = {"keys": str(keys), "client_uploads": 2}
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    line = json.dumps(body(1)["pairs"][0]) + "\n"
+    held = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield line.encode()
+        assert held.wait(WITHIN)
+
+    with serving_api(fleet.settings, tmp_path, api=options) as api, ThreadPoolExecutor() as pool:
+
+        def send(data: Any, headers: dict[str, str]) -> requests.Response:
+            url = f"{api.url}/v1/jobs"
+            return requests.post(url, data=data, headers=headers | ndjson, timeout=WITHIN)
+
+        slow = [pool.submit(send, slowly(), many) for _ in range(2)]
+        wait_until(lambda: len([*api.spool.glob("pairscore-*")]) == 2, within=WITHIN)
+        try:
+            refused = send(line, many)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+            assert refused.json()["detail"].startswith("2 uploads of yours are under way")
+            assert send(line, other).status_code == 202
+        finally:
+            held.set()
+        assert [each.result(WITHIN).status_code for each in slow] == [202, 202]
+        assert send(line, many).status_code == 202
+
+
 def test_a_key_that_another_process_has_used_costs_nothing(fleet, tmp_path, monkeypatch):
     keys = tmp_path / "keys.json"
     few = bearer(add_key(keys, wanted("few", rows_per_day=10)))

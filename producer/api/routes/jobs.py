@@ -25,7 +25,7 @@ from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, ro
 from producer.api.server import STREAMED, media_type
 from producer.api.service import Service
 from producer.api.streams import PAGE_ROWS, Part, csv, events, ndjson, outcomes_of
-from producer.api.uploads import CsvOptions, spooled
+from producer.api.uploads import CsvOptions
 from shared.messages import JobMessage
 
 _MOST_PAGE_ROWS: Final = 10_000
@@ -92,11 +92,9 @@ async def post_job(
         job = await upload.json(await request.body())
     elif kind == CSV:
         options = CsvOptions(url_column, caption_column, delimiter, overwrite=overwrite)
-        async with spooled(request.stream(), service.spool) as body:
-            job = await upload.csv(body, options)
+        job = await upload.csv(request.stream(), options)
     elif kind in STREAMED:
-        async with spooled(request.stream(), service.spool) as body:
-            job = await upload.pairs(body)
+        job = await upload.pairs(request.stream())
     else:
         raise ProblemError(
             Kind.MEDIA_TYPE,
