@@ -19,6 +19,8 @@ from benchmarks.server import serving
 from benchmarks.worker import Stage, fill, peak_rss, running, stage
 from deploy.local import kafka
 from deploy.local.ports import free_ports
+from scripts.groups import WORKERS, committed_offsets
+from shared.clients import end_offsets
 
 _ROWS: Final = 1_000_000
 _SHORT_BYTES: Final = 100_000_000
@@ -244,6 +246,7 @@ def _measure_beside_bulk(
                 _queue_bulk(on, bootstrap, urls)
                 time.sleep(20)  # until the scorer is full of them
                 beside = _ask(url, asked[40:])
+                _check_bulk_left(on)
     print(f"a batch of {_BATCH_ROWS} takes {1e3 * batch:.0f} ms", flush=True)
     report["api batch, ms"] = 1e3 * batch
     return [_beside("ViT-B/32", idle, beside, batch, report)]
@@ -262,12 +265,22 @@ def _measure_beside_fast(
             _queue_bulk(on, bootstrap, urls)
             time.sleep(2)  # until the window is full of them
             beside = _ask(url, asked[100:])
+            _check_bulk_left(on)
     return [_beside("a scorer of 0.1 ms a pair", idle, beside, 0.0, report)]
 
 
 def _queue_bulk(on: Stage, bootstrap: str, urls: Sequence[str]) -> None:
     rows = [(f"{urls[n % len(urls)]}?{n}", "a caption") for n in range(_BULK)]
     fill(bootstrap, on.topics.pairs, rows)
+
+
+def _check_bulk_left(on: Stage) -> None:
+    """Make sure that there were such rows to the end."""
+    places = [(on.topics.pairs, number) for number in range(on.connection.settings.partitions)]
+    read = committed_offsets(on.connection, WORKERS, places, _WITHIN)
+    ends = end_offsets(on.admin, places, committed=True)
+    if sum(ends[place] - read.get(place, 0) for place in places) < _BULK // 100:
+        raise RuntimeError("the rows that were to be queued meanwhile were all scored")
 
 
 def _beside(

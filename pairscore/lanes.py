@@ -33,6 +33,11 @@ class Lanes(Generic[T]):
                 if urgent:
                     self._urgent_only.notify()
 
+    @property
+    def has_urgent(self) -> bool:
+        """Whether there are urgent items."""
+        return bool(self._urgent)
+
     def get(self, timeout: float | None = None) -> tuple[T, bool]:
         """The next item and whether it is urgent, waited for for `timeout` seconds at most.
 

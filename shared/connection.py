@@ -21,8 +21,16 @@ _HUNG_UP: Final = re.compile(r"\b(Send failed|Receive failed|Disconnected)\b")
 _SINCE: Final = re.compile(
     r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)"
 )
-# What is told in other ways too: to `on_error`, and by the calls of a client that is no longer one.
-_TOLD: Final = ("FAIL ", "GETPID ", "ADDPARTS ", "TXNERR ", "FATAL ")
+# What is told in other ways too: to `on_error`, or by the calls of a client that is no longer one.
+_TOLD: Final = ("FAIL ", "GETPID ", "TXNERR ", "FATAL ")
+_FENCED: Final = tuple(
+    KafkaError(code).str()
+    for code in (
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    )
+)
 _BROKER: Final = re.compile(r"(?:\w+://)?(?P<address>[^ ]+)/(?P<id>bootstrap|\d+): ")
 
 
@@ -42,7 +50,7 @@ class _Lines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         line = record.getMessage()
-        if line.startswith(_TOLD):
+        if line.startswith(_TOLD) or (line.startswith("ADDPARTS ") and line.endswith(_FENCED)):
             return False
         if self._quiet() and not self._logger.isEnabledFor(logging.DEBUG):
             return False

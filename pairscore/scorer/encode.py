@@ -48,16 +48,16 @@ class _Batch:
 class _Limit:
     """How many items a batch may have: `most`, or in a hurry as many as are soon done.
 
-    That is by how long those of late took, the slowest above all; `least` at least.
+    That is by how long those of late took, the slowest above all; `least` in any case.
     """
 
     def __init__(self, most: int, least: int) -> None:
         self._most = most
         self._least = least
-        self._seconds = 0.0  # that an item takes
+        self._seconds = math.inf  # that an item takes
 
     def now(self, *, hurry: bool) -> int:
-        if not hurry or not self._seconds:
+        if not hurry:
             return self._most
         return min(self._most, max(self._least, int(_SHORT_SECONDS / self._seconds)))
 
@@ -65,8 +65,11 @@ class _Limit:
     def measuring(self, count: int) -> Iterator[None]:
         began = time.monotonic()
         yield
+        if count < self._least:  # which says little: not all cores had one
+            return
         seconds = (time.monotonic() - began) / count
-        self._seconds = max(seconds, _KEPT * self._seconds)
+        before = 0.0 if math.isinf(self._seconds) else self._seconds
+        self._seconds = max(seconds, _KEPT * before)
 
 
 def _split(items: list[T], at: int) -> tuple[list[T], list[T]]:
@@ -79,7 +82,7 @@ class EncodeStage:
     A batch is what has come in meanwhile, up to `batch_size` images; while more are on their way it
     waits up to 10 ms for them, so that the model is not fed one by one. What is urgent is not
     waited with, and has batches of its own, which overtake one that waits for more. It may have to
-    wait for the batch before: those of other rows are shorter for 10 s after something urgent came.
+    wait for the batch before: those of other rows are short for 10 s after something urgent came.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class EncodeStage:
         self._model = model
         least = max(1, batch_size // _LEAST_PART)
         self._most_images = _Limit(batch_size, least)
-        self._most_rows = _Limit(_MAX_ROWS, least)
+        self._most_captions = _Limit(_MAX_ROWS, least)
         self._hurry_until = 0.0
         self._in_flight = in_flight
         self._cache = cache
@@ -114,6 +117,10 @@ class EncodeStage:
         """Take a decoded image, or rows whose image is known; never waits."""
         urgent = item.urgent if isinstance(item, ContentWork) else any(r.urgent for r in item)
         self._queue.put(item, urgent=urgent)
+
+    def hurry(self) -> None:
+        """Have batches of what is not urgent be short for a while, as something urgent comes."""
+        self._hurry_until = time.monotonic() + _HURRY_SECONDS
 
     def close(self) -> None:
         """End the thread after the batch it is at; what has not begun is dropped."""
@@ -144,7 +151,7 @@ class EncodeStage:
         if not self._begun:
             self._due = time.monotonic() + _LINGER
         self._begun.add(item)
-        if self._is_full(self._begun, hurry=self._hurry):
+        if self._is_full(self._begun, hurry=self._hurried):
             self._score_begun()
 
     def _score_urgent(self, first: ContentWork | list[Row]) -> None:
@@ -157,37 +164,53 @@ class EncodeStage:
                 break
             if item is not None:
                 batch.add(item)
-        rows = self._encode_images(batch.images) + batch.rows
-        while rows:
-            some, rows = _split(rows, _MAX_ROWS)
+        batch.rows += self._encode_images(batch.images)
+        urgent = [row for row in batch.rows if row.urgent]
+        others = [row for row in batch.rows if not row.urgent]  # of the same images
+        while urgent:
+            some, urgent = _split(urgent, _MAX_ROWS)
             self._settle(some)
-        self._hurry_until = time.monotonic() + _HURRY_SECONDS
+        if others:
+            self._due = self._due if self._begun else time.monotonic()
+            self._begun.rows += others
+        self.hurry()
 
     def _score_begun(self) -> None:
         """Score as much of what has begun as a batch may have; the rest has the next ones."""
         begun = self._begun
-        hurry = self._hurry
-        most = self._most_rows.now(hurry=hurry)
-        if len(begun.rows) < most:
-            images, begun.images = _split(begun.images, self._most_images.now(hurry=hurry))
-            if images:
-                with self._most_images.measuring(len(images)):
-                    begun.rows += self._encode_images(images)
-        if len(begun.rows) > most:
-            begun.rows.sort(key=lambda row: not row.urgent)  # one may have joined an image's others
-        rows, begun.rows = _split(begun.rows, most)
+        hurry = self._hurried
+        if hurry:  # what has become so meanwhile
+            begun.images.sort(key=lambda image: not image.urgent)
+        images, begun.images = _split(begun.images, self._most_images.now(hurry=hurry))
+        begun.rows += self._encode_images(images)
+        if hurry and self._queue.has_urgent:
+            return
+        rows, begun.rows = _split(begun.rows, self._rows_at_once(hurry=hurry))
         if rows:
-            with self._most_rows.measuring(len(rows)):
-                self._settle(rows)
+            self._settle(rows)
+
+    def _rows_at_once(self, *, hurry: bool) -> int:
+        """How many of the rows that have begun may be scored now: captions take the time."""
+        if not hurry:
+            return _MAX_ROWS
+        self._begun.rows.sort(key=lambda row: not row.urgent)
+        most = self._most_captions.now(hurry=hurry)
+        unknown: set[str] = set()
+        for index, row in enumerate(self._begun.rows[:_MAX_ROWS]):
+            row.text = row.text or self._cache.caption(row.caption)
+            if row.text is None:
+                unknown.add(row.caption)
+            if len(unknown) > most:
+                return index
+        return _MAX_ROWS
 
     @property
-    def _hurry(self) -> bool:
+    def _hurried(self) -> bool:
         return time.monotonic() < self._hurry_until
 
     def _is_full(self, batch: _Batch, *, hurry: bool) -> bool:
-        return len(batch.images) >= self._most_images.now(hurry=hurry) or len(
-            batch.rows
-        ) >= self._most_rows.now(hurry=hurry)
+        most = self._most_images.now(hurry=hurry)
+        return len(batch.images) >= most or len(batch.rows) >= _MAX_ROWS
 
     def _patience(self) -> float | None:
         if not self._begun:
@@ -202,7 +225,8 @@ class EncodeStage:
         if not images:
             return []
         pixels = np.stack([image.pixels for image in images if image.pixels is not None])
-        embeddings = self._model.embed_images(pixels)
+        with self._most_images.measuring(len(images)):
+            embeddings = self._model.embed_images(pixels)
         for image in images:
             image.pixels = None
             self._slots.give_back(image)
@@ -251,8 +275,9 @@ class EncodeStage:
         self._cache.count(Kind.CAPTION, hits=len(rows) - len(missing), misses=len(distinct))
         made: dict[str, CaptionEntry] = {}
         if distinct:
-            tokens = self._model.tokenize(distinct)
-            embeddings = self._model.embed_captions(tokens)
+            with self._most_captions.measuring(len(distinct)):
+                tokens = self._model.tokenize(distinct)
+                embeddings = self._model.embed_captions(tokens)
             for text, caption, embedding in zip(distinct, tokens, embeddings, strict=True):
                 made[text] = CaptionEntry(embedding.copy(), caption.truncated)
                 self._cache.embedded_caption(text, made[text])

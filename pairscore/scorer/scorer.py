@@ -219,6 +219,8 @@ class Scorer:
         elif not pair.caption.strip():
             future.set_result(Failure(Reason.EMPTY_CAPTION))
         else:
+            if urgent:
+                self._encode.hurry()
             row = Row(url, pair.caption, future, urgent)
             self._in_flight.enter(row)
             self._start(row)

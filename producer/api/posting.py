@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import ValidationError
 
 from producer.api.access import charged, name_of
@@ -39,10 +39,16 @@ class Posting:
     """
 
     def __init__(
-        self, service: Service, client: Client | None, response: Response, key: str | None
+        self,
+        service: Service,
+        client: Client | None,
+        request: Request,
+        response: Response,
+        key: str | None,
     ) -> None:
         self._service = service
         self._client = client
+        self._request = request
         self._response = response
         self._key = key
         self._owner = name_of(client)
@@ -70,22 +76,29 @@ class Posting:
 
     async def pairs(self, body: AsyncIterator[bytes]) -> JobMessage:
         """NDJSON."""
-        async with self._received(body) as spool, self._service.uploads.turn(self._owner):
+        async with self._received(body) as spool:
             return await self._pairs(spool)
 
     async def csv(self, body: AsyncIterator[bytes], options: CsvOptions) -> JobMessage:
         """CSV."""
-        async with self._received(body) as spool, self._service.uploads.turn(self._owner):
+        async with self._received(body) as spool:
             return await self._csv(spool, options)
 
     @asynccontextmanager
     async def _received(self, body: AsyncIterator[bytes]) -> AsyncIterator[Spooled]:
+        """A body in a file, when it is its turn."""
         service = self._service
         async with (
             service.uploads.receiving(self._owner),
             spooled(body, service.spool) as spool,
+            service.uploads.turn(self._owner, self._gone),
         ):
             yield spool
+
+    async def _gone(self) -> None:
+        # Starlette's `is_disconnected` finds nothing out behind its own middleware.
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
 
     async def _pairs(self, body: Spooled) -> JobMessage:
         file = await asyncio.to_thread(check_pairs, body.path, self._limits)

@@ -56,7 +56,7 @@ class Kind(Enum):
     TOO_LARGE = ("too-large", 413, "The request is too large")
     MEDIA_TYPE = ("unsupported-media-type", 415, "The body is of a type that is not taken")
     INVALID = ("invalid", 422, "The request says something that cannot be")
-    TOO_MANY = ("too-many-requests", 429, "The quota is used up for now")
+    TOO_MANY = ("too-many-requests", 429, "Too much was asked for now")
     DEFECT = ("internal", 500, "A defect of pairscore's")
     UNAVAILABLE = ("unavailable", 503, "Rows cannot be taken or read now")
 

@@ -1,10 +1,12 @@
 """Whose upload is next: several are at it at once, and no client keeps the others from it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+
+from starlette.requests import ClientDisconnect
 
 from producer.api.problems import Kind, ProblemError
 
@@ -57,11 +59,36 @@ class Turns:
                 del self._clients[client]
 
     @asynccontextmanager
-    async def turn(self, client: str | None) -> AsyncIterator[None]:
-        """Wait for the turn of a body that was received."""
-        if client is None:
-            async with self._all:
-                yield
-            return
-        async with self._clients[client].turns, self._all:
+    async def turn(
+        self, client: str | None, gone: Callable[[], Coroutine[None, None, None]]
+    ) -> AsyncIterator[None]:
+        """Wait for the turn of a body that was received; `gone` returns when its sender is.
+
+        Raises:
+            ClientDisconnect: it was gone before.
+        """
+        own = () if client is None else (self._clients[client].turns,)
+        async with AsyncExitStack() as stack:
+            for turns in (*own, self._all):
+                await _acquire(turns, gone)
+                stack.callback(turns.release)
             yield
+
+
+async def _acquire(
+    turns: asyncio.Semaphore, gone: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    if not turns.locked():
+        await turns.acquire()  # at once
+        return
+    waiting, leaving = asyncio.create_task(turns.acquire()), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+    except BaseException:
+        if not waiting.cancel():  # it has come by now
+            turns.release()
+        raise
+    finally:
+        leaving.cancel()

@@ -2,9 +2,11 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import requests
 
 from deploy import local
 from pairscore.errors import EnvironmentFault, SettingsError
-from producer.api import service
+from producer.api import posting, service, uploads
 from producer.api.command import serve
 from producer.api.jobs import JobBook
 from producer.api.keys_command import Wanted, add_key, revoke_key
@@ -183,6 +185,39 @@ def test_a_client_sends_so_many_bodies_at_once_and_others_send_theirs(fleet, tmp
             held.set()
         assert [each.result(WITHIN).status_code for each in slow] == [202, 202]
         assert send(line, many).status_code == 202
+
+
+def test_an_upload_whose_client_has_gone_does_not_wait_for_its_turn(fleet, tmp_path, monkeypatch):
+    checking, held = threading.Event(), threading.Event()
+    check = uploads.check_pairs
+
+    def slowly(*arguments: Any) -> Any:
+        checking.set()
+        assert held.wait(WITHIN)
+        return check(*arguments)
+
+    monkeypatch.setattr(posting, "check_pairs", slowly)
+    line = json.dumps(body(1)["pairs"][0]).encode()
+    with (
+        serving_api(fleet.settings, tmp_path, api={"uploads": 1}) as api,
+        ThreadPoolExecutor() as pool,
+    ):
+        ndjson = {"Content-Type": "application/x-ndjson"}
+        first = pool.submit(requests.post, f"{api.url}/v1/jobs", line, headers=ndjson)
+        try:
+            assert checking.wait(WITHIN)
+            with socket.create_connection(("127.0.0.1", api.port)) as sock:
+                sock.sendall(
+                    b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+                    b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
+                )
+                spooled = partial(api.spool.glob, "pairscore-*")
+                wait_until(lambda: len([*spooled()]) == 2, within=WITHIN)
+            wait_until(lambda: len([*spooled()]) == 1, within=WITHIN)
+        finally:
+            held.set()
+        assert first.result(WITHIN).status_code == 202
+    assert len(fleet.settled(fleet.topics.pairs)) == 1
 
 
 def test_a_key_that_another_process_has_used_costs_nothing(fleet, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pairscore.cache import Cache, Lifetimes
+from pairscore.cache import Cache, CaptionEntry, Lifetimes
 from pairscore.clip import ClipModel
 from pairscore.fetch import Origin, Url
 from pairscore.pair import Outcome
@@ -34,12 +34,14 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.captions: list[list[str]] = []
         self.steps = threading.Semaphore(0)
 
     def has_begun(self, batches: int) -> bool:
         return len(self.batches) == batches
 
     def tokenize(self, captions: list[str]) -> list[Token]:
+        self.captions.append(captions)
         return [Token() for _ in captions]
 
     def embed_captions(self, captions: list[Token]) -> Any:
@@ -54,19 +56,20 @@ class Model:
 class Encoding:
     def __init__(self, batch_size: int) -> None:
         self.model = Model()
-        self.in_flight = InFlight(Cache(0, LIFETIMES, wall=lambda: 0.0))
+        self.cache = Cache(1_000_000, LIFETIMES, wall=lambda: 0.0)
+        self.in_flight = InFlight(self.cache)
         self.crashes: list[BaseException] = []
         self.stage = EncodeStage(
             model=cast(ClipModel, self.model),
             batch_size=batch_size,
             in_flight=self.in_flight,
-            cache=Cache(0, LIFETIMES, wall=lambda: 0.0),
+            cache=self.cache,
             slots=Slots(100),
             on_crash=self.crashes.append,
         )
 
-    def row(self, number: int, *, urgent: bool = False) -> Row:
-        row = Row(Url(f"http://a.example/{number}", "a.example"), "a cat", Future(), urgent)
+    def row(self, number: int, caption: str = "a cat", *, urgent: bool = False) -> Row:
+        row = Row(Url(f"http://a.example/{number}", "a.example"), caption, Future(), urgent)
         self.in_flight.enter(row)
         return row
 
@@ -191,25 +194,85 @@ def test_batches_are_shorter_for_a_while_after_something_urgent(encoding, monkey
 def test_rows_of_one_image_leave_room_for_urgent_ones(encoding, monkeypatch):
     monkeypatch.setattr(encode, "_SHORT_SECONDS", 0.0)
     stage = encoding(16)
-    stage.model.steps.release(3)
-    stage.put(0).result(20)
-    stage.put(1, urgent=True).result(20)
-    rows = [stage.row(2) for _ in range(5)]
-    urgent = [stage.row(2, urgent=True), stage.row(3, urgent=True)]
-    for row in rows + urgent:
-        row.led_to("sha", np.ones(1, np.float32))
-    batches: list[list[Row]] = []
+    stage.model.steps.release(10)
+    content, first = stage.decoded(0)
+    rows = [stage.row(0, f"caption {number}") for number in range(8)]
+    urgent = [stage.row(0, "an urgent one", urgent=True), stage.row(1, "another", urgent=True)]
+    for row in (*rows, urgent[0]):
+        assert stage.in_flight.admit(row) is None  # they join
+    urgent[1].led_to("sha", np.ones(1, np.float32))
+    embed = stage.model.embed_captions
+
+    def embed_captions(captions: list[Token]) -> Any:
+        if len(stage.model.captions) == 2:
+            stage.stage.put([urgent[1]])
+        return embed(captions)
+
+    monkeypatch.setattr(stage.model, "embed_captions", embed_captions)
+    stage.stage.put(content)
+    for future in (first, *(row.future for row in rows + urgent)):
+        assert isinstance(future, Future)
+        future.result(20)
+    assert stage.model.captions == [
+        ["an urgent one"],
+        ["a cat", "caption 0"],
+        ["another"],
+        *([f"caption {number}", f"caption {number + 1}"] for number in (1, 3, 5)),
+        ["caption 7"],
+    ]
+
+
+def test_captions_that_are_known_do_not_make_a_batch_short(encoding, monkeypatch):
+    monkeypatch.setattr(encode, "_SHORT_SECONDS", 0.0)
+    stage = encoding(16)
+    stage.model.steps.release(10)
+    stage.put(0, urgent=True).result(20)
+    content, first = stage.decoded(1)
+    captions = [f"caption {number}" for number in range(3)]
+    for caption in captions:
+        stage.cache.embedded_caption(caption, CaptionEntry(np.ones(1, np.float32), False))
+    rows = [stage.row(1, caption) for caption in captions * 30]
+    for row in rows:
+        assert stage.in_flight.admit(row) is None
+    sizes: list[int] = []
     score: Callable[[list[Row]], list[Outcome]] = stage.stage._score_rows
 
     def noted(some: list[Row]) -> list[Outcome]:
-        batches.append(some)
-        if len(batches) == 1:
-            stage.stage.put(urgent[1:])
+        sizes.append(len(some))
         return score(some)
 
     monkeypatch.setattr(stage.stage, "_score_rows", noted)
-    stage.stage._queue.put([*rows, urgent[0]])  # which joined them when they had an image's work
-    for row in rows + urgent:
-        assert isinstance(row.future, Future)
-        row.future.result(20)
-    assert batches == [[urgent[0], rows[0]], [urgent[1]], rows[1:3], rows[3:5]]
+    stage.stage.put(content)
+    for future in (first, *(row.future for row in rows)):
+        assert isinstance(future, Future)
+        future.result(20)
+    assert sizes == [91]
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_an_image_is_not_kept_waiting_by_rows_of_known_images(encoding, monkeypatch, hurry):
+    monkeypatch.setattr(encode, "_MAX_ROWS", 4)
+    stage = encoding(16)
+    known = [stage.row(7, f"caption {number}") for number in range(40)]
+    for row in known:
+        row.led_to("sha", np.ones(1, np.float32))
+    stage.put(0)
+    wait_until(partial(stage.model.has_begun, 1))
+    if hurry:
+        stage.stage.hurry()
+    done: list[int] = []
+
+    def note(number: int, _: Future[Outcome]) -> None:
+        done.append(number)
+
+    content, image = stage.decoded(1)
+    for number, future in enumerate([image, *(row.future for row in known)]):
+        assert isinstance(future, Future)
+        future.add_done_callback(partial(note, number))
+    stage.stage.put(known[:2])
+    stage.stage.put(content)
+    for row in known[2:]:
+        stage.stage.put([row])
+    stage.model.steps.release(2)
+    wait_until(lambda: len(done) == 41)
+    assert done.index(0) < 8

@@ -86,7 +86,7 @@ async def post_job(
     """
     service.check_kafka()
     await charge(service, client, response, requests=1, rows=0)
-    upload = Posting(service, client, response, idempotency_key)
+    upload = Posting(service, client, request, response, idempotency_key)
     kind = media_type(request.headers.get("content-type", ""))
     if kind == JSON:
         job = await upload.json(await request.body())
