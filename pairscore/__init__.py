@@ -57,7 +57,15 @@ def __getattr__(name: str) -> object:
     """Import a public name from the module it lives in (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'pairscore' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        from pairscore.errors import what_is_missing
+
+        missing = what_is_missing(error)
+        if missing is None:
+            raise
+        raise ImportError(missing) from None
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,29 @@ PairscoreError
 A bad row is none of these: it is a `pairscore.pair.Failure`, which is data.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_OF_SCORING: Final = frozenset(
+    {
+        "PIL",
+        "certifi",
+        "huggingface_hub",
+        "idna",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "protego",
+        "pycurl",
+        "redis",
+        "safetensors",
+        "simplejpeg",
+        "tokenizers",
+        "torch",
+        "torchvision",
+        "transformers",
+        "xxhash",
+    }
+)
 
 
 class PairscoreError(Exception):
@@ -40,3 +62,11 @@ class EnvironmentFault(PairscoreError):
     """This machine lacks something that the chosen settings need."""
 
     exit_code = 3
+
+
+def what_is_missing(error: ModuleNotFoundError) -> str | None:
+    """What to install for a module that was not found; None if it is none of scoring's."""
+    name = (error.name or "").partition(".")[0]
+    if name not in _OF_SCORING:
+        return None
+    return f"scoring needs {name} and more; install them with: pip install 'pairscore[score]'"

@@ -12,7 +12,7 @@ import typer
 
 from pairscore.cli.app import app
 from pairscore.cli.streams import hand_back, take_over
-from pairscore.errors import PairscoreError
+from pairscore.errors import EnvironmentFault, PairscoreError, what_is_missing
 
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -51,12 +51,22 @@ def _run(arguments: Sequence[str] | None) -> int:
     except PairscoreError as error:
         _complain(str(error))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = what_is_missing(error)
+        if missing is None:
+            return _defect()
+        _complain(missing)
+        return EnvironmentFault.exit_code
     # The one place where a defect of the main thread is turned into the end of the process.
     except Exception:  # noqa: BLE001
-        traceback.print_exc()
-        _complain("this is a defect in pairscore; please report it")
-        return EXIT_DEFECT
+        return _defect()
     return result if isinstance(result, int) else 0
+
+
+def _defect() -> int:
+    traceback.print_exc()
+    _complain("this is a defect in pairscore; please report it")
+    return EXIT_DEFECT
 
 
 def _complain(line: str) -> None:
