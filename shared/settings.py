@@ -205,7 +205,7 @@ class ApiOptions(BaseModel):
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,40}$",
         description="its own among API processes, and the same when it comes back; default: the "
-        "host's name",
+        "host's name, with a number if there are several on one host",
     )
     keys: str | None = Field(
         default=None, min_length=1, description="file of API keys (`python -m producer keys`)"

@@ -169,6 +169,7 @@ def _commands(programs: list[Program], folder: Path, around: Surroundings, sink:
             f"  {python} -m producer csv YOUR.csv --wait",
             f"  {python} -m sink status",
             f"  {python} -m worker   # one more",
+            f"  {python} -m producer api   # the same over HTTP: docs/api.md",
             "metrics, and /readyz beside them:",
             *metrics,
             f"Ctrl-C ends it; what is in {folder} is there again at the next start",

@@ -77,6 +77,28 @@ async def charge(
     )
 
 
+def refuse_unknown(request: Request) -> None:
+    """Let nobody believe that a parameter did something that has no meaning here.
+
+    Raises:
+        ProblemError: there is one.
+    """
+    given = request.query_params.keys()
+    if not given:
+        return
+    methods = request.app.openapi()["paths"][request.scope["route"].path]
+    described = methods[request.method.lower()].get("parameters", ())
+    known = [each["name"] for each in described if each["in"] == "query"]
+    for name in given:
+        if name not in known:
+            there = f"those that there are: {', '.join(known)}" if known else "there are none"
+            raise ProblemError(
+                Kind.INVALID,
+                f"there is no parameter {name[:80]!r} here; {there}",
+                headers={"Connection": "close"},
+            )
+
+
 @asynccontextmanager
 async def charged(
     service: Service, client: Client | None, response: Response, *, requests: int, rows: int

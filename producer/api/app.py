@@ -26,11 +26,10 @@ def make_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.batches = Batches(service)
-    handle_errors(app)
-    app.include_router(scores.router)
-    app.include_router(jobs.router)
-    app.include_router(bigquery.router)
-    app.include_router(snowflake.router)
+    routers = (scores.router, jobs.router, bigquery.router, snowflake.router)
+    handle_errors(app, [route for router in routers for route in router.routes])
+    for router in routers:
+        app.include_router(router)
     if origins := service.settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from pairscore.errors import EnvironmentFault
 from producer.api import problems
@@ -40,8 +40,8 @@ def _row_of(where: tuple[int | str, ...]) -> int | None:
     return None
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Answer with problems, whatever is raised."""
+def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Answer with problems, whatever is raised; `routes` are those of the application's routers."""
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -54,7 +54,8 @@ def handle_errors(app: FastAPI) -> None:
         if kind is Kind.NOT_FOUND and not isinstance(error, ProblemError):
             detail = f"there is no path {request.url.path}; /v1/openapi.json has those that are"
         if kind is Kind.METHOD:
-            headers["Allow"] = _allowed(app, request)
+            headers["Allow"] = allowed = _allowed([*app.routes, *routes], request)
+            detail = f"{request.url.path} takes {allowed}, not {request.method}"
         return problems.respond(kind, detail, id_of(request), row=row, line=line, headers=headers)
 
     @app.exception_handler(RequestValidationError)
@@ -83,10 +84,10 @@ def handle_errors(app: FastAPI) -> None:
         )
 
 
-def _allowed(app: FastAPI, request: Request) -> str:
+def _allowed(routes: Sequence[BaseRoute], request: Request) -> str:
     """The methods of all routes of a path; Starlette names those of the first."""
     found: set[str] = set()
-    for route in app.routes:
+    for route in routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()

@@ -185,11 +185,15 @@ class LotPublisher:
                 self._begin()
             if lots or ends or self._overdue():
                 self._publish(lots, closing=ends)
-        except TakenOver as error:
-            self._give_up(error, lots)
+        except TakenOver:
+            taken = EnvironmentFault(
+                "another API process of this name has taken over; where several run with one "
+                "PAIRSCORE_API__ID, set another for each"
+            )
+            self._give_up(taken, lots)
             # The other has ended what was open.
             self._resolve()
-            raise
+            raise taken from None
         except (EnvironmentFault, KeyboardInterrupt) as error:
             fault = (
                 error

@@ -1,6 +1,6 @@
 """What the API takes and gives, as it is documented."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -175,8 +175,12 @@ class JobOut(BaseModel):
     published: int = Field(description="rows that Kafka has")
     scored: int
     failed: dict[Reason, int] = Field(description="rows by reason, those that occur")
-    rows_per_second: float | None = Field(default=None, description="mean so far")
-    seconds_left: float | None = Field(default=None, description="at that rate")
+    rows_per_second: float | None = Field(
+        default=None, description="mean so far, once there are outcomes"
+    )
+    seconds_left: float | None = Field(
+        default=None, description="at that rate, once `rows` is known"
+    )
     created_at: datetime
     links: Links
 
@@ -244,7 +248,8 @@ def row_fields(message: ScoreMessage) -> dict[str, Any]:
 
 def job_out(status: JobStatus) -> JobOut:
     """What the store says of a job."""
-    rate = status.rows_per_second
+    now = status.updated_at if status.state == "complete" else datetime.now(UTC)
+    rate = status.rate_until(max(now, status.updated_at))
     left = None
     if rate and status.rows is not None:
         left = max(0.0, (status.rows - status.done) / rate)

@@ -44,6 +44,7 @@ _LONGEST_REPLY: Final = {"partition": 99_999, "key": "k" * 64}
 # A character may be six of JSON's.
 _LINE_BYTES: Final = 6
 _LINE: Final = re.compile(r"line (\d+)")
+_ICONV: Final = re.compile(r"convert (?:it|the file, perhaps) with `.*`$")
 _OPTIONS: Final = (
     ("--url-column", "?url_column="),
     ("--caption-column", "?caption_column="),
@@ -348,6 +349,7 @@ def _check_unpacked(path: Path, limits: Limits) -> None:
 
 def refused_csv(said: str, path: Path) -> ProblemError:
     """A problem from what the command would say of the file."""
+    said = _ICONV.sub("send it as UTF-8", said)
     said = said.replace(f"{path}: ", "").replace(str(path), "the body")
     for option, parameter in _OPTIONS:
         said = said.replace(option, parameter)

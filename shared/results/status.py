@@ -47,7 +47,11 @@ class JobStatus:
     @property
     def rows_per_second(self) -> float | None:
         """Mean rate from the job's beginning to what was stored last; None where it has none."""
-        seconds = (self.updated_at - self.created_at).total_seconds()
+        return self.rate_until(self.updated_at)
+
+    def rate_until(self, now: datetime) -> float | None:
+        """The same to `now`: that of a job whose last rows do not come gets lower."""
+        seconds = (now - self.created_at).total_seconds()
         return self.done / seconds if self.done and seconds > 0 else None
 
 

@@ -249,7 +249,7 @@ def test_an_address_of_others_needs_keys_or_to_be_open(kafka, topic_prefix, tmp_
 
 
 def test_of_two_with_one_name_the_first_ends_in_one_line(fleet, tmp_path):
-    with pytest.raises(EnvironmentFault, match="taken over"):  # noqa: PT012, SIM117
+    with pytest.raises(EnvironmentFault, match="API process of this name"):  # noqa: PT012, SIM117
         with serving_api(fleet.settings, tmp_path) as first:
             with serving_api(fleet.settings, tmp_path) as second:
                 assert second.post("/v1/jobs", body(1)).status_code == 202

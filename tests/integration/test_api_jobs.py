@@ -123,6 +123,9 @@ BAD = [
     (b"{}", "application/json", 422, None, None, "pairs"),
     (b"{", "application/json", 400, None, None, "JSON"),
     (b'{"pairs": [{"url": "u", "caption": 5}]}', "application/json", 422, 0, None, "caption"),
+    (b"url,caption\nu,\xe9\n", "text/csv", 422, None, 2, "is not UTF-8; send it as UTF-8"),
+    (b"url,caption\nu,\xe9\n", "text/csv; charset=latin-1", 415, None, None, "not as latin-1"),
+    ("url,caption\nu,c\n".encode("utf-16"), "text/csv", 422, None, None, "send it as UTF-8"),
     (b"<a/>", "application/xml", 415, None, None, "text/csv"),
     (b"x" * 2_000_001, "application/json", 413, None, None, "2,000,000"),
 ]
@@ -278,6 +281,9 @@ def test_outcomes_are_given_by_row_in_every_format(stored):
         rows += [each["row"] for each in page["outcomes"]]
         link = page.get("next")
     assert (rows, page["complete"]) == (list(range(30)), True)
+    page = api.get(f"/v1/jobs/{job}/scores?start=20&limit=10").json()
+    assert (len(page["outcomes"]), page.get("next")) == (10, None)  # the job has no more
+    assert api.get(f"/v1/jobs/{job}/scores?limit=10001").status_code == 422
     streamed = api.get(f"/v1/jobs/{job}/scores", headers={"Accept": NDJSON})
     assert streamed.headers["content-type"] == NDJSON
     assert streamed.headers["x-job-state"] == "complete"

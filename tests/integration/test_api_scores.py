@@ -206,6 +206,36 @@ def test_what_is_not_there_is_a_problem_too(shared_api):
         assert reply.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, POST"),
+        ("/v1/jobs/some", "DELETE, GET"),
+        ("/v1/scores", "POST"),
+        ("/v1/snowflake", "GET, POST"),
+        ("/v1/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_another_method_is_told_which_there_are(shared_api, path, allowed):
+    api, _ = shared_api
+    reply = requests.put(f"{api.url}{path}", timeout=WITHIN)
+    assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+    assert reply.json()["detail"] == f"{path} takes {allowed}, not PUT"
+
+
+def test_a_parameter_that_means_nothing_is_refused(shared_api):
+    api, _ = shared_api
+    for method, path, said in (
+        ("POST", "/v1/jobs?overwite=true", "'overwite' here; those that there are: url_column, "),
+        ("POST", "/v1/scores?timeout=1", "'timeout' here; there are none"),
+        ("GET", "/v1/jobs?limit=1&page=2", "'page' here; those that there are: limit"),
+        ("GET", "/v1/jobs/some/scores?from=1", "'from' here; those that there are: start, "),
+    ):
+        reply = requests.request(method, f"{api.url}{path}", timeout=WITHIN)
+        assert reply.status_code == 422
+        assert reply.json()["detail"].startswith(f"there is no parameter {said}")
+
+
 def test_request_id_of_the_client_is_kept(shared_api):
     api, _ = shared_api
     mine = api.get("/v1/jobs", headers={"X-Request-Id": "mine-1"})

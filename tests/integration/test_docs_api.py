@@ -54,7 +54,7 @@ def test_the_example_scores_in_line_and_as_a_job(
     assert done.returncode == 0, done.stderr
     first, *rows, last = done.stdout.splitlines()
     assert (first, rows) == ("25.0", ["0 25.0", "1 http_error: 404"])
-    assert last.startswith("scored.csv {<Reason.HTTP_ERROR")
+    assert last == "scored.csv 1 scored"
     written = (tmp_path / "scored.csv").read_text().splitlines()
     assert written[0] == "url,caption,similarity,error"
     assert len(written) == 3

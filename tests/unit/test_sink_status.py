@@ -47,6 +47,7 @@ def test_a_job_that_is_open_misses_what_is_published():
 def test_a_rate_needs_rows_and_time():
     assert replace(STATUS, updated_at=BEGAN).rows_per_second is None
     assert replace(STATUS, scored=0, failed={}).rows_per_second is None
+    assert STATUS.rate_until(BEGAN + timedelta(seconds=202)) == 5.0
 
 
 def test_a_job_is_described_with_its_reasons_and_models():

@@ -1,11 +1,12 @@
 """`/v1/jobs`: any number of pairs, and what has come of them."""
 
+from email.message import Message
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from producer.api.access import OF_ALL, Served, Who, charge
+from producer.api.access import OF_ALL, Served, Who, charge, refuse_unknown
 from producer.api.client import Client
 from producer.api.jobs import unstored
 from producer.api.lots import is_inline
@@ -26,13 +27,13 @@ from producer.api.server import STREAMED, media_type
 from producer.api.service import Service
 from producer.api.streams import PAGE_ROWS, Part, csv, events, ndjson, outcomes_of
 from producer.api.uploads import CsvOptions
-from shared.messages import JobMessage
+from shared.messages import MAX_ROWS, JobMessage
 
 _MOST_PAGE_ROWS: Final = 10_000
 _KEY: Final = r"^[\x21-\x7e]{1,255}$"
 _DELIMITER: Final = r'^[^"\r\n\x00]$'
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(refuse_unknown)])
 
 JobName = Annotated[
     str,
@@ -88,6 +89,7 @@ async def post_job(
     await charge(service, client, response, requests=1, rows=0)
     upload = Posting(service, client, request, response, idempotency_key)
     kind = media_type(request.headers.get("content-type", ""))
+    _check_charset(request)
     if kind == JSON:
         job = await upload.json(await request.body())
     elif kind == CSV:
@@ -196,14 +198,21 @@ async def get_scores(
     status = await service.read(service.jobs.status, message)
     complete = status.state == "complete"
     if wanted == "json":
-        page = Part(start, end).page(min(limit or PAGE_ROWS, _MOST_PAGE_ROWS))
+        if limit is not None and limit > _MOST_PAGE_ROWS:
+            raise ProblemError(
+                Kind.INVALID,
+                f"query.limit: a page has {_MOST_PAGE_ROWS:,} rows at most; go on with `next`, or "
+                "ask for ndjson",
+            )
+        page = Part(start, end).page(limit or PAGE_ROWS)
         found = await service.read(outcomes_of, service, job, page)
         content: dict[str, Any] = {
             "job": job,
             "complete": complete,
             "outcomes": [row_fields(each) for each in found],
         }
-        if found and len(found) == page.limit and (end is None or found[-1].row + 1 < end):
+        last = min(end or MAX_ROWS, status.rows if complete and status.rows else MAX_ROWS)
+        if found and len(found) == page.limit and found[-1].row + 1 < last:
             until = "" if end is None else f"&end={end}"
             next_ = f"?start={found[-1].row + 1}{until}&limit={limit or PAGE_ROWS}"
             content["next"] = links_of(job).scores + next_
@@ -235,6 +244,18 @@ async def get_events(service: Served, job: JobName, client: Who, response: Respo
         media_type="text/event-stream",
         headers={**response.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+def _check_charset(request: Request) -> None:
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    charset = message.get_content_charset()
+    if charset not in {None, "utf-8", "utf8", "us-ascii"}:
+        raise ProblemError(
+            Kind.MEDIA_TYPE,
+            f"send the body as UTF-8, not as {charset[:40]}",
+            headers={"Connection": "close"},
+        )
 
 
 def _found(service: Service, job: str, client: Client | None) -> JobMessage:

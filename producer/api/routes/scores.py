@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from producer.api.access import OF_ALL, Served, Who, charge, charged, name_of
+from producer.api.access import OF_ALL, Served, Who, charge, charged, name_of, refuse_unknown
 from producer.api.errors import invalid_json
 from producer.api.openapi import JSON, body_of
 from producer.api.problems import Kind, ProblemError, documented
@@ -20,7 +20,7 @@ from producer.api.schemas import (
 from producer.api.server import media_type
 from producer.api.uploads import check_size
 
-router = APIRouter(tags=["in line"])
+router = APIRouter(tags=["in line"], dependencies=[Depends(refuse_unknown)])
 
 
 @router.post(
