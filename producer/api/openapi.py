@@ -48,9 +48,14 @@ BODIES: Final[dict[str, Any]] = {
 """The bodies that make a job."""
 
 
+# What FastAPI does not see, as routes read and write it by themselves.
+_unseen: Final[list[type[BaseModel]]] = [JobRequest, Problem, OutcomeOut, RowOut]
+
+
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """The body of a request, for OpenAPI, where a route reads it by itself."""
-    schema = model.model_json_schema()
+    _unseen.append(model)
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
@@ -62,7 +67,7 @@ def document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             schemas = document["components"]["schemas"]
-            for model in (JobRequest, Problem, OutcomeOut, RowOut):
+            for model in _unseen:
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found

@@ -63,3 +63,20 @@ def test_examples_are_what_they_stand_for(model):
         return
     read = model.model_validate(example, strict=False)
     assert read.model_dump(exclude_unset=True).keys() == example.keys()
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def test_every_reference_leads_somewhere():
+    names = {f"#/components/schemas/{name}" for name in SCHEMAS}
+    assert set(references(DOCUMENT)) <= names
+    assert "#/components/schemas/ScoresRequest" in set(references(DOCUMENT))
