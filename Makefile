@@ -57,10 +57,15 @@ bench: $(READY) ## Measure speed and memory (about 45 minutes; no network)
 docs: $(READY) ## Write the reference from the code
 	@$(BIN)/python scripts/docs.py
 
-lock: $(READY) ## Resolve constraints.txt anew
+lock: $(READY) ## Resolve constraints.txt anew, and the lists of the images from it
 	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 \
 	  --generate-hashes --custom-compile-command "make lock" --upgrade \
 	  --quiet --output-file constraints.txt
+	@for service in producer sink worker; do \
+	  $(BIN)/uv pip compile pyproject.toml --extra $$service --universal --python-version 3.11 \
+	    --constraint constraints.txt --generate-hashes --no-annotate \
+	    --custom-compile-command "make lock" --quiet \
+	    --output-file deploy/requirements/$$service.txt; done
 
 wheel: $(READY) ## Build the wheel, install it into an empty environment, run the demo there
 	@bash scripts/try-wheel $(VENV)

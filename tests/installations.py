@@ -17,16 +17,21 @@ def install(folder: Path, *extras: str) -> dict[str, str]:
 
     It is that of a `PYTHON`, which finds nothing else.
     """
-    names: set[str] = set()
-    _require("pairscore", frozenset(extras), names, set())
     folder.mkdir()
-    for name in names - {"pairscore"}:
+    for name in packages(*extras) - {"pairscore"}:
         for path in _contents(name):
             link = folder / path.name
             if not link.exists():
                 link.symlink_to(path)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PAIRSCORE_", "COVERAGE"))}
     return clean | {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+
+
+def packages(*extras: str) -> set[str]:
+    """The names of what `pip install pairscore[EXTRAS]` brings on this machine."""
+    names: set[str] = set()
+    _require("pairscore", frozenset(extras), names, set())
+    return names
 
 
 PYTHON = [sys.executable, "-S"]

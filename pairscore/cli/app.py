@@ -210,9 +210,16 @@ def demo(
     ),
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the data set.")] = 300,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other scenes.")] = 0,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            help="This machine's name in the URLs; with another one it is served on all addresses.",
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8765,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the data set on loopback until Ctrl-C.")
+        bool, typer.Option("--serve", help="Serve the data set until Ctrl-C.")
     ] = False,
     then_score: Annotated[
         bool, typer.Option("--score", help="Serve it, score it, and show what came out.")
@@ -221,7 +228,7 @@ def demo(
     """Make a synthetic data set: coloured shapes, dead links, broken images, odd cells."""
     from pairscore.cli.demo import run_demo
 
-    run_demo(folder, rows=rows, seed=seed, port=port, serve=serve, then_score=then_score)
+    run_demo(folder, rows=rows, seed=seed, host=host, port=port, serve=serve, then_score=then_score)
 
 
 @app.command()

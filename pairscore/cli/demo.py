@@ -24,7 +24,7 @@ _TURN_SECONDS: Final = 1.0
 
 
 def run_demo(
-    folder: Path, *, rows: int, seed: int, port: int, serve: bool, then_score: bool
+    folder: Path, *, rows: int, seed: int, host: str, port: int, serve: bool, then_score: bool
 ) -> None:
     """Make the data set; serve it until interrupted, or score it and show what came out."""
     console = Console(soft_wrap=True)
@@ -37,14 +37,14 @@ def run_demo(
             _score(source)
         show_extremes(console, default_output(source))
         return
-    base_url = f"http://127.0.0.1:{port}"
+    base_url = f"http://{host}:{port}"
     if (folder / _MARKER).read_text(encoding="utf-8") == _made(rows, seed, base_url):
         source = folder / CSV_NAME
     else:
         source = _make(folder, rows, seed, base_url)
         console.out(f"made {rows:,} rows in {source}", highlight=False)
     if serve:
-        _serve(console, folder, port, source)
+        _serve(console, folder, host, port, source)
         return
     again = f"pairscore demo {shlex.quote(str(folder))} --rows {rows} --seed {seed} --port {port}"
     console.out(
@@ -94,10 +94,10 @@ def _made(rows: int, seed: int, base_url: str) -> str:
     return f"{rows} rows, seed {seed}, at {base_url}\n"
 
 
-def _serve(console: Console, folder: Path, port: int, source: Path) -> None:
+def _serve(console: Console, folder: Path, host: str, port: int, source: Path) -> None:
     with ExitStack() as stack:
         try:
-            base_url = stack.enter_context(serving(folder, port=port))
+            base_url = stack.enter_context(serving(folder, port=port, host=host))
         except OSError as error:
             raise InputError(f"port {port}: {error.strerror}; choose another with --port") from None
         console.out(f"serving {folder} at {base_url} until Ctrl-C", highlight=False)

@@ -1,4 +1,6 @@
-"""A loopback web server for the demo data: files of a folder, and paths that misbehave on purpose.
+"""A web server for the demo data, on loopback by default: files of a folder, and odd paths.
+
+These misbehave on purpose:
 
 | path | what it does |
 |---|---|
@@ -24,14 +26,14 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
 BIG_BYTES = 21_000_000
 PRIVATE_URL = "http://10.255.255.1/"
+LOOPBACK: Final = "127.0.0.1"
 
-_HOST = "127.0.0.1"
 _CHUNK = bytes(100_000)
 _STALL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -39,21 +41,22 @@ _JPEG_START = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 
 
 @contextlib.contextmanager
-def serve(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve `folder`, which may be filled later, on loopback; yields its URL (no slash at the end).
+def serve(folder: Path, port: int = 0, host: str = LOOPBACK) -> Iterator[str]:
+    """Serve `folder`, which may be filled later; yields its URL (no slash at the end).
 
+    On loopback, or for another `host`, which is how others call this machine, on all addresses.
     Port 0 takes any free one. On leaving, open connections are cut and waiting answers are dropped.
 
     Raises:
         OSError: the port is taken.
     """
-    server = _Server(folder.resolve(), port)
+    server = _Server(folder.resolve(), port, LOOPBACK if host == LOOPBACK else "")
     thread = threading.Thread(
         target=server.serve_forever, args=(_POLL_SECONDS,), name="demo-server", daemon=True
     )
     thread.start()
     try:
-        yield f"http://{_HOST}:{server.server_port}"
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -65,13 +68,13 @@ class _Server(ThreadingHTTPServer):
     # Threads are joined on closing, after their connections have been cut.
     daemon_threads = False
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, address: str) -> None:
         self.folder = folder
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._visits: Counter[str] = Counter()
         self._connections: set[socket.socket] = set()
-        super().__init__((_HOST, port), _Handler)
+        super().__init__((address, port), _Handler)
 
     def visit(self, path: str) -> int:
         """Count a request for `path`; the first is 1."""

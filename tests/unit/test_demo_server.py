@@ -186,3 +186,14 @@ def test_a_taken_port_is_an_oserror(folder: Path) -> None:
         second = serve(folder, urlsplit(url).port or 0)
         with pytest.raises(OSError, match="in use"):
             second.__enter__()
+
+
+def test_by_another_name_it_is_served_on_all_addresses(folder: Path) -> None:
+    with serve(folder, host="demo.example") as url:
+        assert (urlsplit(url).hostname, urlsplit(url).scheme) == ("demo.example", "http")
+        for address in ("127.0.0.1", "127.0.0.2"):
+            client = http.client.HTTPConnection(address, urlsplit(url).port, timeout=10)
+            assert get(client, "/x.png")[2] == BODY
+            client.close()
+    with serve(folder) as url, pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.2", urlsplit(url).port, timeout=10).connect()
