@@ -268,6 +268,14 @@ def test_one_that_was_taken_over_is_told_by_its_calls_and_not_by_the_log_too(
     assert caplog.messages == []
 
 
+def test_a_partition_that_may_not_be_written_to_is_named_by_the_log(caplog):
+    connection = Connection(KafkaSettings(bootstrap_servers="a:1"), reached=True)
+    line = 'ADDPARTS [x]: TxnCoordinator/1: Failed to add partition "scores" [1] to transaction: %s'
+    for code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_PRODUCER_EPOCH):
+        connection.logger.error(line, KafkaError(code).str())
+    assert caplog.messages == [line % "Broker: Topic authorization failed"]
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
