@@ -6,9 +6,9 @@ one of those: the settings refuse them.
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 from confluent_kafka import (
@@ -196,7 +196,41 @@ def make_producer(
         config["transaction.timeout.ms"] = int(TRANSACTION_SECONDS * 1000)
         # One that follows another at once is put off until Kafka has ended that, in some 10 ms.
         config["retry.backoff.ms"] = 10
-    return _made(connection, Producer, {**config, **(extra or {})})
+    return _made(connection, _Producer, {**config, **(extra or {})})
+
+
+class _Producer(Producer):
+    """One whose calls raise `KafkaException` where confluent-kafka fails to.
+
+    It raises for a fatal error out of a callback, goes on to reports of deliveries, and Python
+    then says of either "returned a result with an exception set".
+    """
+
+    def poll(self, timeout: float = -1) -> int:
+        with _as_meant():
+            return super().poll(timeout)
+
+    def flush(self, timeout: float = -1) -> int:
+        with _as_meant():
+            return super().flush(timeout)
+
+    def commit_transaction(self, timeout: float = -1) -> None:
+        with _as_meant():
+            super().commit_transaction(timeout)
+
+    def abort_transaction(self, timeout: float = -1) -> None:
+        with _as_meant():
+            super().abort_transaction(timeout)
+
+
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def connect(

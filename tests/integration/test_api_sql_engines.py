@@ -5,6 +5,7 @@ import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import requests
@@ -429,13 +430,19 @@ def test_outcomes_that_are_tried_again_later_are_waited_for(kafka, topic_prefix,
 
 
 def test_the_document_tells_both_protocols(api):
-    paths = api.get("/v1/openapi.json").json()["paths"]
+    document = api.get("/v1/openapi.json").json()
+    paths, schemas = document["paths"], document["components"]["schemas"]
+
+    def example_of(operation: Any) -> Any:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        return schemas[schema["$ref"].rpartition("/")[2]]["example"]
+
     post = paths["/v1/bigquery"]["post"]
-    example = post["requestBody"]["content"]["application/json"]["schema"]["example"]
+    example = example_of(post)
     assert len(BigQueryRequest.model_validate_json(json.dumps(example)).calls) == 2
     assert {"200", "400", "401", "413", "429", "503"} <= set(post["responses"])
     post, get = (paths["/v1/snowflake"][method] for method in ("post", "get"))
-    example = post["requestBody"]["content"]["application/json"]["schema"]["example"]
+    example = example_of(post)
     assert len(SnowflakeRequest.model_validate_json(json.dumps(example)).data) == 2
     for each in (post, get):
         assert {"200", "202", "401", "429", "503"} <= set(each["responses"])

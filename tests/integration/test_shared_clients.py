@@ -9,7 +9,14 @@ from contextlib import suppress
 from typing import Self
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from deploy.local import Kafka
 from pairscore.errors import EnvironmentFault
@@ -161,6 +168,26 @@ def test_a_second_producer_of_the_same_name_fences_the_first(connection, pairs):
     second.begin_transaction()
     second.produce(pairs, b"kept", partition=0)
     second.commit_transaction(SECONDS)
+
+
+def test_one_that_was_fenced_says_so_whatever_else_it_has_to_report(connection, pairs):
+    """Confluent-kafka alone ends in a SystemError here, more often than not."""
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        reported.append(error)
+
+    reported: list[KafkaError | None] = []
+    first = transactional(connection, "same")
+    first.begin_transaction()
+    for partition in range(PARTITIONS):
+        first.produce(pairs, b"lost", partition=partition)
+    first.flush(SECONDS)
+    transactional(connection, "same")
+    with pytest.raises(KafkaException) as caught:  # noqa: PT012
+        for partition in range(PARTITIONS):
+            first.produce(pairs, b"lost", partition=partition, on_delivery=report)
+        first.flush(SECONDS)
+    assert caught.value.args[0].code() in FENCED
 
 
 def test_fleets_of_another_prefix_do_not_fence_each_other(settings, connection, pairs):

@@ -329,6 +329,19 @@ def test_second_worker_of_the_same_id_ends_the_first(fleet):
                 wait_until(lambda: publish_until(stop), within=WITHIN)
 
 
+def test_commit_that_kafka_stumbles_over_names_who_may_have_taken_over(fleet):
+    """What Kafka 4.3 answers to one that it is about to fence; that cannot be had at will."""
+
+    class Stumbling(Transactions):
+        def commit(self, deadline: Deadline) -> None:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN))
+
+    fleet.publish(range(10))
+    with pytest.raises(Fatal, match=r"taken over.*must start anew.*WORKER__ID"):  # noqa: SIM117
+        with working(fleet, Told(), transactions=Stumbling) as stop:
+            wait_until(lambda: stop.asked, within=WITHIN)
+
+
 def test_worker_that_cannot_commit_for_long_ends(fleet, monkeypatch):
     """As when its client, after an outage, never finds a broker again."""
     monkeypatch.setattr(loop, "LOST_SECONDS", 2.0)
