@@ -34,6 +34,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import PRODUCER_JOBS, PRODUCER_ROWS, PRODUCER_TRANSACTIONS, Metrics
 from shared.telemetry.server import serving
+from shared.telemetry.traces import tracing
 from shared.topics import Topics
 
 END_SECONDS: Final = 2 * CLOSING_SECONDS + 5.0
@@ -103,6 +104,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
             options=settings.producer,
             pulse=pulse,
             watcher=_Watcher(reporter, metrics, health, waiting),
+            tracer=stack.enter_context(tracing(settings.telemetry, "producer")),
         )
         stop.install(END_SECONDS)
         with reporter:

@@ -18,9 +18,10 @@ from producer.job import AnyJob, continue_job
 from producer.job_log import JobLog
 from producer.pace import Pace
 from producer.pulse import Pulse
-from producer.transactions import Transactions
+from producer.transactions import NO_HEADERS, Transactions
 from shared.messages import JobState
 from shared.settings import ProducerOptions
+from shared.telemetry.traces import PUBLISH, Headers, Span, Tracer, current, sending
 from shared.topics import Topics
 
 MOST_BYTES: Final = 32_000_000
@@ -95,6 +96,7 @@ class Publication(Generic[Record, AnyJob]):
         options: ProducerOptions,
         pulse: Pulse,
         watcher: Watcher,
+        tracer: Tracer,
         is_new: bool = False,
         then: str = "the same command goes on from there",
     ) -> None:
@@ -103,6 +105,9 @@ class Publication(Generic[Record, AnyJob]):
         Of one that is new, by a name that nobody else has, nothing can be. `then` is what to say of
         one that is published in part.
         """
+        self._tracer = tracer
+        self._span: Span | None = None
+        self._within = current()
         self._is_new = is_new
         self._then = then
         self._start = 0
@@ -148,6 +153,8 @@ class Publication(Generic[Record, AnyJob]):
                 raise
             except EnvironmentFault as fault:
                 raise EnvironmentFault(f"{fault}; {self.progress}") from None
+            finally:
+                self._end_span(0, "it is not known to be committed")
         rows = self._job.rows_published
         return Published(self._job.job, rows, start, self._job.created_at, was_closed)
 
@@ -197,7 +204,7 @@ class Publication(Generic[Record, AnyJob]):
         """Put rows from `first` on into a transaction; the row after them, and if more may come."""
         transactions, encode, pairs = self._transactions, self._rows.encode, self._topics.pairs
         clock, check = self._pulse.clock, self._pulse.check
-        row, last = first, first + self._options.transaction_rows
+        row, last, headers = first, first + self._options.transaction_rows, NO_HEADERS
         due, now = math.inf, datetime.now(UTC)
         while row < last and transactions.size < MOST_BYTES and clock() < due:
             check()
@@ -208,9 +215,10 @@ class Publication(Generic[Record, AnyJob]):
                 return row, False
             if row == first:
                 transactions.begin()
+                headers = self._begin_span()
                 due, now = clock() + self._options.transaction_seconds, datetime.now(UTC)
             key, value = encode(row, record, now)
-            transactions.add(pairs, key, value)
+            transactions.add(pairs, key, value, headers)
             row += 1
         return row, True
 
@@ -230,8 +238,24 @@ class Publication(Generic[Record, AnyJob]):
             self._transactions.begin()
         self._transactions.add(self._topics.jobs, job.job.encode(), job.encode())
         self._transactions.commit(lambda: self._settled(job))
+        self._end_span(job.rows_published - self._job.rows_published)
         self._job = job
         self._watcher.reached(job.rows_published)
+
+    def _begin_span(self) -> Headers:
+        """Begin the trace of a batch; the headers of its rows."""
+        self._span = self._tracer.begin(
+            "publish pairs",
+            PUBLISH,
+            links=() if self._within is None else (self._within,),
+            attributes=sending(self._topics.pairs),
+        )
+        return NO_HEADERS if self._span is None else self._span.headers
+
+    def _end_span(self, rows: int, why: str = "") -> None:
+        if self._span is not None:
+            self._span.end(why, {"messaging.batch.message_count": rows})
+            self._span = None
 
     def _settled(self, job: AnyJob) -> bool:
         """Whether a transaction that ends with `job` was committed.

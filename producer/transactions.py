@@ -14,6 +14,7 @@ from shared.clients import FENCED, LOST_SECONDS, TRANSACTION_SECONDS, make_produ
 from shared.connection import Connection, describe
 from shared.limits import without_coordinator
 from shared.shutdown import Deadline
+from shared.telemetry.traces import Headers
 
 START_SECONDS: Final = 20.0
 """So long Kafka is waited for at first."""
@@ -23,6 +24,8 @@ OUTAGE_SECONDS: Final = 300.0
 
 CLOSING_SECONDS: Final = 5.0
 """So long it is when the process was asked to end."""
+
+NO_HEADERS: Final[Headers] = []
 
 _SLICE: Final = 0.5
 _PAUSE: Final = 0.5
@@ -78,7 +81,7 @@ class Transactions:
         self._open = False
         self._begun = 0.0
         self._renewal = pulse.deadline(LOST_SECONDS)
-        self._records: list[tuple[str, bytes, bytes]] = []
+        self._records: list[tuple[str, bytes, bytes, Headers]] = []
         self._broken: KafkaError | None = None
         self.size = 0
         """Bytes in the open transaction."""
@@ -110,12 +113,12 @@ class Transactions:
             self._broken = error.args[0]
         self._open = True
 
-    def add(self, topic: str, key: bytes, value: bytes) -> None:
+    def add(self, topic: str, key: bytes, value: bytes, headers: Headers = NO_HEADERS) -> None:
         """Publish a record in the open one."""
-        self._records.append((topic, key, value))
+        self._records.append((topic, key, value, headers))
         self.size += len(key) + len(value)
         if self._broken is None:
-            self._produce(topic, key, value)
+            self._produce(topic, key, value, headers)
 
     def commit(self, settled: Callable[[], bool]) -> None:
         """Commit the open one; return when that is done.
@@ -161,11 +164,11 @@ class Transactions:
             settings = self._connection.settings
             raise without_coordinator(settings, self._producer, seconds) or fault from None
 
-    def _produce(self, topic: str, key: bytes, value: bytes) -> None:
+    def _produce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None:
         deadline: Deadline | None = None
         while True:
             try:
-                self._producer.produce(topic, value, key)
+                self._producer.produce(topic, value, key, headers=headers)
                 return
             except BufferError:
                 deadline = deadline or self._pulse.deadline(self._outage)

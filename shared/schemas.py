@@ -12,6 +12,7 @@ from shared import dead_letter
 from shared.examples import EXAMPLES
 from shared.messages import Defect
 from shared.settings import KafkaSettings
+from shared.telemetry.traces import HEADER
 from shared.topics import CLEANUP, Topics, TopicSpec, specs
 
 Document: TypeAlias = dict[str, Any]
@@ -191,9 +192,17 @@ def _message(name: str) -> Document:
     key = "the row's URL; `sha256:` and its digest where it is over 8,192 characters"
     if name in {"job", "cancellation"}:
         key = "the job's name"
+    traced: Document = {}
+    if name in {"pair", "score"}:
+        about = "W3C Trace Context, of a row that is in a trace"
+        traced["headers"] = {
+            "type": "object",
+            "properties": {HEADER: {"type": "string", "description": about}},
+        }
     return {
         "name": type(examples[0]).__name__,
         "summary": (type(examples[0]).__doc__ or "").partition("\n")[0],
+        **traced,
         "payload": {"$ref": f"./schemas/{name}.json"},
         "bindings": _key_binding({"type": "string", "description": key}),
         "examples": [{"payload": json.loads(example.encode())} for example in examples],

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
 from pairscore.settings import CONFIG, GROUP, SECRET, RedisSettings, Settings, read_settings
@@ -130,8 +130,16 @@ class KafkaSettings(BaseModel):
     )
 
 
+def _endpoint(url: str | None) -> str | None:
+    if not url:
+        return None
+    if re.match(r"https?://[^/\s]", url) is None:
+        raise ValueError("it must be a URL of a collector, such as http://otel-collector:4318")
+    return url.rstrip("/")
+
+
 class TelemetrySettings(BaseModel):
-    """Logs, and the port of /metrics, /livez and /readyz."""
+    """Logs, traces, and the port of /metrics, /livez and /readyz."""
 
     model_config = GROUP
 
@@ -143,6 +151,14 @@ class TelemetrySettings(BaseModel):
         default="auto", description="`auto`: text on a terminal, else JSON"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: Annotated[str | None, AfterValidator(_endpoint)] = Field(
+        default=None,
+        description="where traces are sent, OTLP over HTTP, such as http://otel-collector:4318; "
+        "none are made without it",
+    )
+    traces_sampled: float = Field(
+        default=0.01, ge=0, le=1, description="share of the batches, and of requests, with a trace"
+    )
 
 
 class ProducerOptions(BaseModel):

@@ -5,9 +5,10 @@ Pure: no Kafka is asked, nothing is stored. Offsets always name the *next* recor
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from shared.messages import Defect, JobMessage, Rejection, ScoreMessage, decode
+from shared.telemetry.traces import parent_of
 from shared.topics import Topics
 
 Place: TypeAlias = tuple[str, int]
@@ -24,15 +25,17 @@ class Record(Protocol):
     def partition(self) -> int | None: ...  # noqa: D102
     def offset(self) -> int | None: ...  # noqa: D102
     def value(self) -> bytes | None: ...  # noqa: D102
+    def headers(self) -> Any: ...  # noqa: ANN401, D102
 
 
 class Scored(NamedTuple):
-    """An outcome, where it was read on `scores`, and its bytes there."""
+    """An outcome, where it was read on `scores`, its bytes there, and the trace it is in."""
 
     partition: int
     offset: int
     message: ScoreMessage
     value: bytes
+    trace: str | None = None
 
 
 class Rejected(NamedTuple):
@@ -88,13 +91,15 @@ class Stored:
 class Intake:
     """Fills batches. A record is read once: what has been decoded is not checked again."""
 
-    def __init__(self, topics: Topics) -> None:
-        self._topics = topics
+    def __init__(self, topics: Topics, *, traced: bool = False) -> None:
+        """`traced` says whether to look which trace an outcome is in."""
+        self.topics = topics
+        self._traced = traced
         self.batch = Batch()
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records; what the client says of errors and ends is for the source to see."""
-        batch, scores_topic, jobs_topic = self.batch, self._topics.scores, self._topics.jobs
+        batch, scores_topic, jobs_topic = self.batch, self.topics.scores, self.topics.jobs
         append, next_offsets = batch.scores.append, batch.next_offsets
         for record in records:
             topic, partition, offset = record.topic(), record.partition(), record.offset()
@@ -106,7 +111,8 @@ class Intake:
                 continue  # what was said of a job is taken back, which is long complete
             found = decode(ScoreMessage if topic == scores_topic else JobMessage, value)
             if isinstance(found, ScoreMessage) and value is not None:
-                append(Scored(partition, offset, found, value))
+                trace = parent_of(record.headers()) if self._traced else None
+                append(Scored(partition, offset, found, value, trace))
                 batch.size += len(value)
             elif isinstance(found, JobMessage):
                 batch.jobs.append(found)
@@ -116,7 +122,7 @@ class Intake:
 
     def forget(self, gone: Collection[Place]) -> None:
         """Drop what was taken of these partitions, which another will take again."""
-        self.batch = self.batch.without(gone, self._topics)
+        self.batch = self.batch.without(gone, self.topics)
 
     def clear(self) -> None:
         """Begin the next batch."""

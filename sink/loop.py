@@ -24,6 +24,7 @@ from shared.telemetry.metrics import (
     SINK_STORE_SECONDS,
     Metrics,
 )
+from shared.telemetry.traces import PROCESS, Tracer, by_parent, others, processing
 from sink.faults import Persistent
 from sink.intake import BATCH_BYTES, Batch, Intake, Place, Record, Stored
 
@@ -104,6 +105,7 @@ class Loop:
         stop: StopSignal,
         health: Health,
         metrics: Metrics,
+        tracer: Tracer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -113,6 +115,7 @@ class Loop:
         self._stop = stop
         self._health = health
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
         self._storing = Persistent(clock)
         self._finishing = Persistent(clock)
@@ -146,6 +149,7 @@ class Loop:
             return False
         self._metrics.observe(SINK_STORE_SECONDS, self._clock() - begun)
         self._count(batch, stored)
+        self._trace(batch, self._clock() - (begun if self._began is None else self._began))
         self._source.stored(batch.next_offsets)
         self._intake.clear()
         self._began = None
@@ -201,6 +205,24 @@ class Loop:
         self._health.ready(not why, why)
         if (lag := self._source.lag) is not None:
             self._metrics.set(SINK_LAG, lag + len(self._intake.batch.scores))
+
+    def _trace(self, batch: Batch, seconds: float) -> None:
+        """A span for each trace that outcomes of a batch are in, since the first was taken."""
+        rows = by_parent(scored.trace for scored in batch.scores)
+        for parent, count in rows.items():
+            span = self._tracer.begin(
+                "process scores",
+                PROCESS,
+                parent,
+                since=time.time() - seconds,
+                links=others(parent, rows),
+                attributes={
+                    **processing(self._intake.topics.scores),
+                    "messaging.batch.message_count": count,
+                },
+            )
+            if span is not None:
+                span.end()
 
     def _count(self, batch: Batch, stored: Stored) -> None:
         for error, rows in stored.rows.items():

@@ -12,6 +12,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.server import serving
+from shared.telemetry.traces import Tracer, tracing
 from shared.watchdog import Watchdog
 from sink.intake import Intake
 from sink.loop import Loop, Source, Store
@@ -29,6 +30,7 @@ class Surroundings:
     stop: StopSignal
     health: Health
     metrics: Metrics
+    tracer: Tracer
 
 
 def take_signals() -> StopSignal:
@@ -48,8 +50,11 @@ def surroundings(settings: SinkSettings, name: str, stop: StopSignal) -> Iterato
     configure_logging(settings.telemetry, name)
     health = Health(settings.sink.stall_seconds)
     metrics = Metrics("sink")
-    with serving(settings.telemetry, metrics, health):
-        yield Surroundings(stop, health, metrics)
+    with (
+        serving(settings.telemetry, metrics, health),
+        tracing(settings.telemetry, name.replace(" ", "-")) as tracer,
+    ):
+        yield Surroundings(stop, health, metrics, tracer)
 
 
 def make_loop(
@@ -64,6 +69,7 @@ def make_loop(
         stop=around.stop,
         health=around.health,
         metrics=around.metrics,
+        tracer=around.tracer,
     )
 
 

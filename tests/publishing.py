@@ -16,6 +16,7 @@ from producer.transactions import Transactions
 from shared.settings import ProducerOptions
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
+from shared.telemetry.traces import Tracer
 from tests.producing import Place
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,6 +82,7 @@ class Run:
             options=ProducerOptions(**options),
             pulse=pulse,
             watcher=self,
+            tracer=Tracer(),
         )
 
     def run(self) -> Published:

@@ -47,8 +47,7 @@ def serving_api(
         kafka=kafka,
         api=options,
         results=str(results),
-        telemetry=TelemetrySettings(port=0),
-        **settings,
+        **{"telemetry": TelemetrySettings(port=0), **settings},
     )
     stop = StopSignal()
     failures: list[BaseException] = []

@@ -25,6 +25,7 @@ class Taken:
     of_partition: int
     at: int
     bytes_: bytes | None
+    carried: tuple[tuple[str, bytes], ...] = ()
 
     def topic(self) -> str:
         return self.of_topic
@@ -37,6 +38,9 @@ class Taken:
 
     def value(self) -> bytes | None:
         return self.bytes_
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return list(self.carried)
 
 
 def now() -> datetime:

@@ -17,6 +17,7 @@ from shared.connection import Connection
 from shared.messages import PairMessage, ScoreMessage, decode, key_of
 from shared.settings import KafkaSettings, WorkerSettings
 from shared.shutdown import StopSignal
+from shared.telemetry.traces import HEADER
 from shared.topics import Topics, create_topics
 from tests.fetching import wait_until
 from worker.__main__ import GROUP, run
@@ -85,13 +86,18 @@ class Fleet:
         create_topics(self.settings, self.admin, found)
         self.producer = make_producer(self.connection, transactional_id=None)
 
-    def publish(self, rows: range, topic: str | None = None, **changes: object) -> None:
+    def publish(
+        self, rows: range, topic: str | None = None, trace: str | None = None, **changes: object
+    ) -> None:
         for row in rows:
             pair = PairMessage(
                 job="j", row=row, url=url_of(row), caption="a", created_at=datetime.now(UTC)
             ).model_copy(update=changes)
             self.producer.produce(
-                topic or self.topics.pairs, key=key_of(pair.url), value=pair.encode()
+                topic or self.topics.pairs,
+                key=key_of(pair.url),
+                value=pair.encode(),
+                headers=[] if trace is None else [(HEADER, trace)],
             )
         self.producer.flush(WITHIN)
 

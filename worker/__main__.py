@@ -21,6 +21,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.server import serving
+from shared.telemetry.traces import tracing
 from shared.topics import Topics, check_topics
 from shared.watchdog import Watchdog
 from worker.backpressure import Backpressure
@@ -114,6 +115,7 @@ def run(
             check_coordinators(settings.kafka, admin, found, Coordinator)
             # Not before: what keeps a worker from beginning is all that is said.
             stack.enter_context(serving(settings.telemetry, metrics, health))
+            tracer = stack.enter_context(tracing(settings.telemetry, "worker", name))
             cancelled = stack.enter_context(
                 Cancellations(connection, topics.cancellations, group=GROUP)
             )
@@ -155,7 +157,7 @@ def run(
                     pause=pause,
                     resume=resume,
                 ),
-                intake=Intake(topics, settings.kafka.max_message_bytes),
+                intake=Intake(topics, settings.kafka.max_message_bytes, traced=tracer.on),
                 cancelled=cancelled,
                 publisher=Publisher(
                     settings.kafka,
@@ -164,6 +166,7 @@ def run(
                     worker=name,
                 ),
                 meter=meter,
+                tracer=tracer,
             )
             pace = Pace(
                 window=settings.window,

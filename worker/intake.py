@@ -12,8 +12,9 @@ from pairscore.csv_file.layout import malformation
 from pairscore.pair import Failure
 from shared.clients import OVERHEAD_BYTES
 from shared.messages import PairMessage, Rejection, decode
+from shared.telemetry.traces import parent_of
 from shared.topics import Topics
-from worker.publication import Origin
+from worker.publication import Origin, Traced
 
 _MS: Final = 1e-3
 
@@ -25,6 +26,7 @@ class ToScore:
     pair: PairMessage
     urgent: bool
     due: float | None
+    trace: Traced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Malformed:
 
     pair: PairMessage
     failure: Failure
+    trace: Traced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ Arrival: TypeAlias = ToScore | Malformed | Unreadable
 class Intake:
     """Reads records of the topics that workers read."""
 
-    def __init__(self, topics: Topics, max_bytes: int) -> None:
+    def __init__(self, topics: Topics, max_bytes: int, *, traced: bool = False) -> None:
+        """`traced` says whether to look which trace a row is in."""
+        self._traced = traced
         self._interactive = topics.interactive
         self._delays = {tier.topic: tier.delay for tier in topics.retries}
         self._max_bytes = max_bytes
@@ -63,11 +68,13 @@ class Intake:
         if isinstance(pair, Rejection):
             return Unreadable(pair, _origin(topic, message))
         failure = pair.width and malformation(len(pair.columns), pair.width)
+        parent = parent_of(message.headers()) if self._traced else None
+        trace = None if parent is None else Traced(parent, now)
         if failure:
-            return Malformed(pair, failure)
+            return Malformed(pair, failure, trace)
         # The clock of whoever published it may be ahead of this one.
         due = None if delay is None else min(timestamp(message) * _MS, now) + delay
-        return ToScore(pair, topic == self._interactive, due)
+        return ToScore(pair, topic == self._interactive, due, trace)
 
 
 def _origin(topic: str, message: Message) -> Origin:

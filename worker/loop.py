@@ -19,6 +19,7 @@ from shared.clients import LOST_SECONDS
 from shared.connection import describe
 from shared.messages import PairMessage
 from shared.shutdown import Deadline
+from shared.telemetry.traces import Tracer
 from shared.topics import Topics
 from worker.backpressure import Backpressure
 from worker.cancellations import Cancelled
@@ -28,8 +29,9 @@ from worker.membership import Membership
 from worker.meter import Meter
 from worker.offsets import Offsets
 from worker.parking import Parking
-from worker.publication import Kind, Publication, Publisher
+from worker.publication import Kind, Publication, Publisher, Traced
 from worker.scoring import Scoring, Task
+from worker.spans import BatchSpans
 from worker.transactions import PUBLISH_SECONDS, Aborted, Fatal, Transactions
 
 LAST_SECONDS: Final = 4.0
@@ -97,6 +99,7 @@ class Parts:
     cancelled: Cancelled
     publisher: Publisher
     meter: Meter
+    tracer: Tracer
 
 
 class Worker:
@@ -122,6 +125,7 @@ class Worker:
         self._cancelled = parts.cancelled
         self._publisher = parts.publisher
         self._meter = parts.meter
+        self._tracer = parts.tracer
         self._topics = topics
         self._pace = pace
         self._clock = clock
@@ -264,9 +268,9 @@ class Worker:
         partition = record.partition
         arrival = self._intake.read(partition[0], message, self._wall())
         if isinstance(arrival, ToScore) and arrival.pair.job in self._cancelled:
-            self._settle(record, arrival.pair, _CANCELLED)
+            self._settle(record, arrival.pair, _CANCELLED, arrival.trace)
         elif isinstance(arrival, ToScore):
-            task = Task(record, arrival.pair, arrival.urgent)
+            task = Task(record, arrival.pair, arrival.urgent, arrival.trace)
             if arrival.due is not None and (
                 arrival.due > self._wall() or partition in self._parking
             ):
@@ -274,7 +278,7 @@ class Worker:
             else:
                 self._scoring.put(task)
         elif isinstance(arrival, Malformed):
-            self._settle(record, arrival.pair, arrival.failure)
+            self._settle(record, arrival.pair, arrival.failure, arrival.trace)
         else:
             _log.warning(
                 "a record goes to the dead-letter topic: %s: %s",
@@ -285,20 +289,26 @@ class Worker:
             letter = self._publisher.rejection(arrival.rejection, arrival.origin)
             self._ledger.resolve(record, letter)
 
-    def _settle(self, record: Record[Publication], pair: PairMessage, failure: Failure) -> None:
+    def _settle(
+        self,
+        record: Record[Publication],
+        pair: PairMessage,
+        failure: Failure,
+        trace: Traced | None,
+    ) -> None:
         """Give a row the outcome that it has without being scored."""
         now = datetime.now(UTC)
-        self._ledger.resolve(record, self._publisher.outcome(pair, failure, now))
+        self._ledger.resolve(record, self._publisher.outcome(pair, failure, now, trace))
         self._meter.finished(pair, now)
 
     def _collect(self, seconds: float = 0.0) -> None:
         now: datetime | None = None
         for task, outcome in self._scoring.collect(seconds):
             now = now or datetime.now(UTC)
-            publication = self._publisher.outcome(task.pair, outcome, now)
+            publication = self._publisher.outcome(task.pair, outcome, now, task.trace)
             if publication.kind is Kind.RETRY and task.pair.job in self._cancelled:
                 failure = replace(_CANCELLED, attempts=outcome.attempts)
-                publication = self._publisher.outcome(task.pair, failure, now)
+                publication = self._publisher.outcome(task.pair, failure, now, task.trace)
             if not self._ledger.resolve(task.record, publication):
                 self._meter.dropped()
             elif publication.kind is Kind.SCORE:
@@ -315,7 +325,7 @@ class Worker:
             return False
         if task.pair.job not in self._cancelled:
             return True
-        self._settle(task.record, task.pair, _CANCELLED)
+        self._settle(task.record, task.pair, _CANCELLED, task.trace)
         return False
 
     def _publish_due(self, seconds: float) -> None:
@@ -363,13 +373,14 @@ class Worker:
             return True
         started = self._clock()
         try:
-            self._transactions.publish(plan, seconds)
+            with BatchSpans(self._tracer, plan.outcomes, self._topics) as spans:
+                self._transactions.publish(spans.carried_by(plan), seconds)
         except Aborted as error:
             self._put_off(error)
             return False
         self._ledger.confirm(plan)
         now = self._committed_at = self._clock()
-        self._meter.committed(plan, now - started)
+        self._meter.committed(plan, now - started, spans.trace_ids)
         # What some partitions could have says nothing of the others, whose time it is still.
         if only is None:
             self._aborts = 0

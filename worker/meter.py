@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
@@ -101,8 +101,10 @@ class Meter:
         """An outcome belongs to somebody else by now."""
         self._metrics.inc(catalogue.WORKER_DROPPED)
 
-    def committed(self, plan: Plan[Publication], seconds: float) -> None:
-        """A plan was published."""
+    def committed(
+        self, plan: Plan[Publication], seconds: float, trace_ids: Sequence[str] = ()
+    ) -> None:
+        """A plan was published, with rows of these traces."""
         self._metrics.inc(catalogue.WORKER_COMMITS, result="committed")
         self._metrics.observe(catalogue.WORKER_COMMIT_SECONDS, seconds)
         if _log.isEnabledFor(logging.DEBUG):
@@ -113,6 +115,7 @@ class Meter:
                     "seconds": round(seconds, 3),
                     "jobs": row_ranges(plan.outcomes),
                     "offsets": {f"{topic}/{n}": to for (topic, n), to in plan.offsets.items()},
+                    "trace_ids": trace_ids,
                 },
             )
         counts = Counter((each.kind, each.label) for each in plan.outcomes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from pairscore.pair import Failure, Outcome
 from shared.clients import OVERHEAD_BYTES
@@ -26,6 +26,13 @@ class Kind(StrEnum):
     SCORE = "score"
     RETRY = "retry"
     DEAD_LETTER = "dead_letter"
+
+
+class Traced(NamedTuple):
+    """The `traceparent` that a row came with, and when, in seconds since the epoch."""
+
+    parent: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class Publication:
     """Job and row, for the log; a dead letter has none."""
     reply: Reply | None = None
     """Who gets a copy."""
+    trace: Traced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,9 @@ class Publisher:
         # is not there.
         self._reply_partitions = settings.partitions
 
-    def outcome(self, pair: PairMessage, outcome: Outcome, now: datetime) -> Publication:
+    def outcome(
+        self, pair: PairMessage, outcome: Outcome, now: datetime, trace: Traced | None = None
+    ) -> Publication:
         """A retry where the outcome is a failure that may pass and attempts are left; else it."""
         if isinstance(outcome, Failure):
             tier = next_tier(pair, outcome, self._topics.retries, self._attempts, now)
@@ -98,6 +108,7 @@ class Publisher:
                     key_of(pair.url),
                     again.encode(),
                     row=(pair.job, pair.row),
+                    trace=trace,
                 )
             label = outcome.reason.value
         else:
@@ -111,6 +122,7 @@ class Publisher:
             message.encode(),
             row=(pair.job, pair.row),
             reply=self._reply(pair),
+            trace=trace,
         )
 
     def rejection(self, rejection: Rejection, origin: Origin) -> Publication:

@@ -15,7 +15,7 @@ from pairscore.inbox import Inbox
 from pairscore.pair import Outcome, Pair
 from shared.messages import PairMessage
 from worker.ledger import Record
-from worker.publication import Publication
+from worker.publication import Publication, Traced
 
 HORIZON: Final = 4.0
 _MEASURE_SECONDS: Final = 1.0
@@ -51,6 +51,7 @@ class Task:
     record: Record[Publication]
     pair: PairMessage
     urgent: bool = False
+    trace: Traced | None = None
 
 
 class Scoring:

@@ -38,6 +38,6 @@ def make_app(service: Service) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
     app.add_middleware(BodyLimits, options=service.settings.api)
-    name_requests(app)
+    name_requests(app, service.parts.tracer)
     document(app)
     return app

@@ -42,6 +42,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.logs import configure_logging
 from shared.telemetry.metrics import PRODUCER_JOBS, PRODUCER_ROWS, PRODUCER_TRANSACTIONS, Metrics
 from shared.telemetry.server import serving
+from shared.telemetry.traces import tracing
 from shared.topics import Topics
 from shared.watchdog import Watchdog
 
@@ -88,6 +89,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
             listener = stack.enter_context(_listening(settings.api))
             health, metrics = Health(_STALL_SECONDS), Metrics("producer")
             stack.enter_context(serving(settings.telemetry, metrics, health))
+            tracer = stack.enter_context(tracing(settings.telemetry, "api", name))
             results = open_results(settings)
             stack.callback(results.close)
             runner = _Runner(stop)
@@ -145,6 +147,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                 health=health,
                 published=published,
                 on_crash=runner.crash,
+                tracer=tracer,
             )
             lots.start()
             stack.callback(lots.close)
@@ -167,6 +170,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                     stop=stop,
                     ending=ending,
                     published=published,
+                    tracer=tracer,
                 )
             )
             stack.callback(service.close)

@@ -19,6 +19,7 @@ from pairscore.errors import EnvironmentFault
 from producer.api import problems
 from producer.api.client import Client
 from producer.api.problems import RETRY_AFTER, Kind, ProblemError, explain
+from shared.telemetry.traces import HEADER, Span, Tracer
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -99,8 +100,11 @@ def id_of(request: Request) -> str:
     return str(getattr(request.state, "request_id", ""))
 
 
-def name_requests(app: FastAPI) -> None:
-    """Give each request an id, its own if it has one, and log it without what was sent."""
+def name_requests(app: FastAPI, tracer: Tracer) -> None:
+    """Give each request an id, its own if it has one, and log it without what was sent.
+
+    Some get a span too, in which what they publish is.
+    """
 
     @app.middleware("http")
     async def _named(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -108,7 +112,10 @@ def name_requests(app: FastAPI) -> None:
         known = _REQUEST_ID.fullmatch(given) is not None
         request.state.request_id = given if known else secrets.token_hex(8)
         began = time.monotonic()
-        response = await call(request)
+        with tracer.serving(request.method, request.headers.get(HEADER)) as span:
+            response = await call(request)
+            if span is not None:
+                _describe(span, request, response)
         response.headers["X-Request-Id"] = request.state.request_id
         client: Client | None = getattr(request.state, "client", None)
         _access.info(
@@ -119,6 +126,19 @@ def name_requests(app: FastAPI) -> None:
                 "client": None if client is None else client.name,
                 "key": None if client is None else client.key,
                 "seconds": round(time.monotonic() - began, 4),
+                **({} if span is None else {"trace_id": span.trace_id}),
             },
         )
         return response
+
+
+def _describe(span: Span, request: Request, response: Response) -> None:
+    route = getattr(request.scope.get("route"), "path", "")
+    if route:
+        span.own.update_name(f"{request.method} {route}")
+    about = {
+        "http.request.method": request.method,
+        "http.route": route,
+        "http.response.status_code": response.status_code,
+    }
+    span.own.set_attributes({name: value for name, value in about.items() if value})

@@ -26,9 +26,10 @@ from producer.job import OwnJob
 from producer.job_log import JobLog
 from producer.publication import MOST_BYTES
 from producer.pulse import Pulse
-from producer.transactions import Transactions
+from producer.transactions import NO_HEADERS, Transactions
 from shared.messages import API, JobState, key_of
 from shared.telemetry.health import Health
+from shared.telemetry.traces import PUBLISH, Span, Tracer, sending
 from shared.topics import Topics
 
 OUTAGE_SECONDS: Final = 8.0
@@ -65,6 +66,8 @@ class Lot:
     client: str | None = None
     job: OwnJob | None = None
     awaited: Awaited | None = None
+    trace: str | None = None
+    """The `traceparent` of the request that brought them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class LotPublisher:
         health: Health,
         published: Callable[[OwnJob, int], None],
         on_crash: Callable[[BaseException], None],
+        tracer: Tracer,
     ) -> None:
         """Begin nothing yet.
 
@@ -113,6 +117,7 @@ class LotPublisher:
             health: told whether rows can be published.
             published: told of each job that has new rows, and how many.
             on_crash: called with a defect that ends the thread.
+            tracer: of what is published for requests that are in a trace.
         """
         self._name = name
         self._make = make_transactions
@@ -125,6 +130,7 @@ class LotPublisher:
         self._health = health
         self._published = published
         self._on_crash = on_crash
+        self._tracer = tracer
         self._transactions: Transactions | None = None
         self._jobs: dict[str | None, OwnJob] = {}
         # Lots whose transaction may have been committed without a word of it, and what it said.
@@ -275,6 +281,7 @@ class LotPublisher:
         whole: list[OwnJob] = []
         placed: list[tuple[Lot, str, int]] = []
         counts: dict[str, int] = {}
+        spans: list[Span | None] = []
         if not (lots or open_jobs):
             return
         transactions.begin()
@@ -288,7 +295,7 @@ class LotPublisher:
                 whole.append(job.closed(len(lot.pairs)))
             if lot.awaited is not None:
                 self._answers.expect(lot.awaited, job.job, first)
-            self._add_rows(transactions, lot, job.job, first, now)
+            spans.append(self._add_rows(transactions, lot, job.job, first, now))
             counts[job.job] = counts.get(job.job, 0) + len(lot.pairs)
             placed.append((lot, job.job, first))
         said = whole + [
@@ -300,6 +307,9 @@ class LotPublisher:
         self._doubt = (placed, said)
         transactions.commit(lambda: self._settled(said))
         self._doubt = None
+        for span in spans:
+            if span is not None:
+                span.end()
         by_name = {job.job: job for job in said}
         self._jobs = {
             client: by_name.get(job.job, job)
@@ -313,12 +323,21 @@ class LotPublisher:
 
     def _add_rows(
         self, transactions: Transactions, lot: Lot, job: str, first: int, now: datetime
-    ) -> None:
+    ) -> Span | None:
+        """Publish the rows of a lot; the span of that, where its request has one."""
         topic = self._topics.pairs if lot.awaited is None else self._topics.interactive
         reply_to = None if lot.awaited is None else self._reply_to
+        span = None
+        if lot.trace is not None:
+            count = {"messaging.batch.message_count": len(lot.pairs)}
+            span = self._tracer.begin(
+                "publish pairs", PUBLISH, lot.trace, attributes={**sending(topic), **count}
+            )
+        headers = NO_HEADERS if span is None else span.headers
         for row, (url, caption) in enumerate(lot.pairs, first):
             value = encode_pair(job, row, url, caption, now, reply_to)
-            transactions.add(topic, key_of(url), value)
+            transactions.add(topic, key_of(url), value, headers)
+        return span
 
     def _settled(self, said: Sequence[OwnJob]) -> bool:
         return _settled(self._log, said)

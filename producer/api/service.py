@@ -42,6 +42,7 @@ from shared.results import JobStatus
 from shared.settings import ProducerSettings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
+from shared.telemetry.traces import Tracer, current
 from shared.topics import Topics
 
 _UPLOAD_OUTAGE_SECONDS: Final = 30.0
@@ -102,6 +103,7 @@ class Parts:
     ending: StopSignal
     """Asked last: nothing is to go on."""
     published: Callable[[JobMessage, int], None]
+    tracer: Tracer
 
 
 class Service:
@@ -187,7 +189,9 @@ class Service:
         def settle(result: Placed | EnvironmentFault) -> None:
             loop.call_soon_threadsafe(_set, settled, result)
 
-        self.parts.lots.put(Lot(pairs, settle, client=client, job=job, awaited=awaited))
+        self.parts.lots.put(
+            Lot(pairs, settle, client=client, job=job, awaited=awaited, trace=current())
+        )
         try:
             async with asyncio.timeout(_KNOWN_SECONDS):
                 result = await settled
@@ -280,6 +284,7 @@ class Service:
             options=parts.settings.producer,
             pulse=pulse,
             watcher=_Silent(),
+            tracer=parts.tracer,
             is_new=is_new,
             then=_NEW_AGAIN if is_new else _KEYED_AGAIN,
         )

@@ -45,7 +45,7 @@ def serve_csv(settings: SinkSettings) -> int:
             store = CsvStore(spool, finisher, around.metrics)
             store.see_topics(found)
             source.begin(found, store.offsets())
-        loop = make_loop(settings, around, source, Intake(topics), store)
+        loop = make_loop(settings, around, source, Intake(topics, traced=around.tracer.on), store)
         return run_loop(settings, around, loop, NAME)
 
 

@@ -34,7 +34,7 @@ def serve_postgres(settings: SinkSettings) -> int:
             "postgresql://user:password@host:5432/database"
         )
     topics = Topics.of(settings.kafka)
-    holdings, intake = Holdings(), Intake(topics)
+    holdings = Holdings()
     store = PostgresStore(
         Address(settings.postgres_url),
         topics,
@@ -52,6 +52,7 @@ def serve_postgres(settings: SinkSettings) -> int:
             check_coordinators(settings.kafka, admin, found, (Coordinator.GROUPS,))
             watch = TopicWatch(connection, admin, (topics.scores, topics.jobs))
             around = stack.enter_context(surroundings(settings, NAME, stop))
+            intake = Intake(topics, traced=around.tracer.on)
             source = stack.enter_context(
                 closing(GroupSource(connection, topics, watch, store, holdings, intake.forget))
             )

@@ -1,14 +1,12 @@
 """The fleet's CSV file is the one that `pairscore score` writes, whatever was killed meanwhile."""
 
-import csv
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from pairscore.demo.dataset import Dataset
+from tests.comparing import compare, read
 from tests.faults.data import rows_of
 from tests.faults.fleet import Fleet, fleet
 from tests.faults.stage import Stage
@@ -16,7 +14,6 @@ from tests.faults.supervisor import Command
 
 Tell = Callable[[object], None]
 
-_TOLERANCE: Final = 1e-3
 _SETTINGS: Final = {
     # The demo's silent servers are given up sooner than by default.
     "fetch__timeout": "3",
@@ -63,27 +60,3 @@ def score_alone(run: Fleet, source: Path) -> Path:
     alone = run.supervisor.start("alone", command)
     run.supervisor.until(lambda: alone.exits == [0], run.stage.scale.seconds, "no file to compare")
     return result
-
-
-def read(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
-
-
-def compare(alone: Sequence[Sequence[str]], result: Sequence[Sequence[str]]) -> float:
-    """The largest difference of two similarities; all else is the same.
-
-    Raises:
-        AssertionError: it is not.
-    """
-    [header, *expected], [other_header, *found] = alone, result
-    assert other_header == header
-    assert len(found) == len(expected)
-    column = header.index("similarity")
-    worst = 0.0
-    for one, other in zip(expected, found, strict=True):
-        assert [*other[:column], *other[column + 1 :]] == [*one[:column], *one[column + 1 :]]
-        if one[column] or other[column]:
-            worst = max(worst, abs(float(one[column]) - float(other[column])))
-            assert float(other[column]) == pytest.approx(float(one[column]), abs=_TOLERANCE)
-    return worst

@@ -16,10 +16,12 @@ from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
 from producer.pulse import Pulse
+from producer.transactions import NO_HEADERS
 from shared.messages import API, JobState, PairMessage, decode
 from shared.settings import KafkaSettings
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
+from shared.telemetry.traces import Headers, Tracer
 from shared.topics import Topics
 from tests.fetching import wait_until
 
@@ -69,7 +71,7 @@ class Transactions:
     def begin(self) -> None:
         self._open = []
 
-    def add(self, topic: str, key: bytes, value: bytes) -> None:
+    def add(self, topic: str, key: bytes, value: bytes, _headers: Headers = NO_HEADERS) -> None:
         self._open.append((topic, key, value))
 
     def commit(self, _settled: Callable[[], bool]) -> None:
@@ -126,6 +128,7 @@ def publishing(
         health=Health(),
         published=lambda _job, _rows: None,
         on_crash=crashes.append,
+        tracer=Tracer(),
     )
     publisher.start()
     try:

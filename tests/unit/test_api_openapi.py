@@ -11,8 +11,11 @@ from producer.api import schemas
 from producer.api.app import make_app
 from producer.api.routes import bigquery, snowflake
 from shared.settings import ApiOptions
+from shared.telemetry.traces import Tracer
 
-SERVICE: Any = SimpleNamespace(settings=SimpleNamespace(api=ApiOptions()))
+SERVICE: Any = SimpleNamespace(
+    settings=SimpleNamespace(api=ApiOptions()), parts=SimpleNamespace(tracer=Tracer())
+)
 DOCUMENT = make_app(SERVICE).openapi()
 SCHEMAS = DOCUMENT["components"]["schemas"]
 MODELS = [

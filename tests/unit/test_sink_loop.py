@@ -9,6 +9,7 @@ from shared.settings import SinkOptions
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.traces import Tracer
 from sink.faults import RETRY_SECONDS, Persistent, StoreFault
 from sink.intake import Batch, Intake, Place, Record, Stored
 from sink.loop import Finished, Loop
@@ -93,6 +94,7 @@ class Setting:
             stop=self.stop,
             health=self.health,
             metrics=self.metrics,
+            tracer=Tracer(),
             clock=self.clock,
         )
 
