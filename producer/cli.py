@@ -48,6 +48,15 @@ def publish_csv(
     limit_rate: Annotated[
         float | None, typer.Option("--limit-rate", metavar="ROWS", help="Rows a second at most.")
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline",
+            metavar="TIME",
+            help="When all of it is wanted, such as 06:00: the fleet is scaled by it, where "
+            "scaling goes by pairscore_required_workers.",
+        ),
+    ] = None,
     url_column: Annotated[
         str | None, typer.Option("--url-column", help="Column of image URLs; else guessed.")
     ] = None,
@@ -90,6 +99,7 @@ def publish_csv(
         delimiter=delimiter,
         details=details,
         overwrite=overwrite,
+        deadline=deadline,
     )
     run_csv(options, settings)
     return 0

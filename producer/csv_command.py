@@ -19,7 +19,7 @@ from pairscore.csv_file.records import Record
 from producer import summary
 from producer.checks import check_job, check_kafka, check_rows
 from producer.csv_rows import CsvRows
-from producer.job import CsvJob, check_name, describe_job, name_job
+from producer.job import CsvJob, check_name, describe_job, name_job, read_deadline
 from producer.job_log import JobLog
 from producer.progress import Reporter, make_reporter
 from producer.publication import Publication, Published
@@ -53,6 +53,7 @@ class CsvOptions:
     delimiter: str | None
     details: bool
     overwrite: bool
+    deadline: str | None = None
 
 
 def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
@@ -65,6 +66,8 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
     """
     if options.job is not None:
         check_name(options.job)
+    wanted = options.deadline
+    deadline = None if wanted is None else read_deadline(wanted, datetime.now(UTC))
     check_input(options.source)
     connection, topics = Connection(settings.kafka), Topics.of(settings.kafka)
     admin = check_kafka(connection, topics)
@@ -75,7 +78,7 @@ def run_csv(options: CsvOptions, settings: ProducerSettings) -> None:
         if settings.telemetry.port is not None:
             stack.enter_context(serving(settings.telemetry, metrics, health))
         errors = Console(stderr=True, soft_wrap=True)
-        survey, job = _check(options, settings, admin, topics, errors)
+        survey, job = _check(options, settings, admin, topics, errors, deadline)
         pulse = Pulse(stop, health)
         reporter = make_reporter(errors, survey.rows, pulse.clock)
         waiting = None
@@ -120,6 +123,7 @@ def _check(
     admin: AdminClient,
     topics: Topics,
     errors: Console,
+    deadline: datetime | None,
 ) -> tuple[Survey, CsvJob]:
     """Everything about the file that can be known before it is published."""
     survey = survey_input(
@@ -130,7 +134,7 @@ def _check(
         details=options.details,
         overwrite=options.overwrite,
     )
-    job = describe_job(name_job(options.job, survey), survey, datetime.now(UTC))
+    job = describe_job(name_job(options.job, survey), survey, datetime.now(UTC), deadline)
     check_job(job, survey, admin, topics)
     check_rows(survey, job, settings.kafka)
     for note in survey.notes:

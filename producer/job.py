@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -103,7 +103,9 @@ def check_name(given: str, option: str = "--job") -> str:
         raise InputError(f"{option}: {error}") from None
 
 
-def describe_job(name: str, survey: Survey, created_at: datetime) -> CsvJob:
+def describe_job(
+    name: str, survey: Survey, created_at: datetime, deadline: datetime | None = None
+) -> CsvJob:
     """The message that begins a job: no row is published yet."""
     dialect, layout, header = survey.dialect, survey.layout, survey.header
     return CsvJob(
@@ -125,6 +127,7 @@ def describe_job(name: str, survey: Survey, created_at: datetime) -> CsvJob:
         rows_published=0,
         state=JobState.OPEN,
         created_at=created_at,
+        deadline=deadline,
         url_column=survey.url.index,
         caption_column=survey.caption.index,
     )
@@ -144,7 +147,34 @@ def continue_job(found: AnyJob | None, wanted: AnyJob) -> AnyJob:
             f"job {wanted.job} has been published from something else ({'; '.join(differences)}); "
             "choose another name with --job, or the file and options it was begun with"
         )
-    return found
+    if wanted.deadline is None or found.state is JobState.CLOSED:
+        return found
+    return found.model_copy(update={"deadline": wanted.deadline})
+
+
+def read_deadline(given: str, now: datetime) -> datetime:
+    """When `--deadline` means, in UTC: `06:00` is the next time that the clock here says so.
+
+    Raises:
+        InputError: it is no time, or is over.
+    """
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}", given):
+            wanted = time.fromisoformat(given.zfill(5))
+            local = now.astimezone()
+            found = datetime.combine(local.date(), wanted).astimezone()
+            if found <= local:
+                found = datetime.combine(local.date() + timedelta(days=1), wanted).astimezone()
+        else:
+            found = datetime.fromisoformat(given).astimezone()
+    except ValueError:
+        raise InputError(
+            f"--deadline: {given!r} is no time; write 06:00, or 2026-12-24T06:00, with +00:00 or "
+            "the like for another time zone than this machine's"
+        ) from None
+    if found <= now:
+        raise InputError(f"--deadline: {given} is over")
+    return found.astimezone(UTC)
 
 
 def refuse_stranger(name: str, why: str) -> InputError:

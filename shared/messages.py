@@ -281,6 +281,9 @@ class JobMessage(_Message):
     state: JobState = Field(description="whether more rows may come")
     created_at: AwareDatetime = Field(description="when its first message was published")
     client: str | None = Field(default=None, description="whose job it is, where the API knows")
+    deadline: AwareDatetime | None = Field(
+        default=None, description="when all of it is wanted: what scaling goes by"
+    )
 
     @property
     def is_of_the_api(self) -> bool:

@@ -10,26 +10,33 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from shared.settings import SinkOptions
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import (
+    SINK_DEADLINE,
     SINK_DUPLICATES,
     SINK_JOBS,
     SINK_LAG,
+    SINK_LEFT,
     SINK_REJECTED,
     SINK_ROWS,
     SINK_STORE_SECONDS,
     Metrics,
 )
 from shared.telemetry.traces import PROCESS, Tracer, by_parent, others, processing
-from sink.faults import Persistent
+from sink.faults import Persistent, StoreFault
 from sink.intake import BATCH_BYTES, Batch, Intake, Place, Record, Stored
 
 _TAKE: Final = 1_000
 _IDLE_SECONDS: Final = 0.5
+_DUE_SECONDS: Final = 5.0
+_MOST_DUE: Final = 100
+# A job that is late is told of for so long: one that never completes is not to hold a fleet up.
+_FORGOTTEN: Final = timedelta(days=1)
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +52,15 @@ class Finished:
     complete: int = 0
     again: float = math.inf
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job with a deadline that is not complete, and how many of its rows are not stored."""
+
+    job: str
+    left: int
+    deadline: datetime
 
 
 class Source(Protocol):
@@ -80,6 +96,14 @@ class Store(Protocol):
 
         Raises:
             StoreFault: nothing of it is stored; it may be offered again.
+        """
+        ...
+
+    def due(self, most: int, after: datetime) -> Sequence[Due]:
+        """The jobs with the soonest deadlines after a moment.
+
+        Raises:
+            StoreFault: that cannot be read now.
         """
         ...
 
@@ -122,6 +146,7 @@ class Loop:
         self._finished = Finished()
         self._began: float | None = None
         self._still = False
+        self._due_at = clock()
 
     def run(self) -> int:
         """Go round until asked to end; then store what was taken, or try to, once.
@@ -205,6 +230,17 @@ class Loop:
         self._health.ready(not why, why)
         if (lag := self._source.lag) is not None:
             self._metrics.set(SINK_LAG, lag + len(self._intake.batch.scores))
+        if not why and self._clock() >= self._due_at:
+            self._due_at = self._clock() + _DUE_SECONDS
+            self._tell_due()
+
+    def _tell_due(self) -> None:
+        try:
+            due = self._store.due(_MOST_DUE, datetime.now(UTC) - _FORGOTTEN)
+        except StoreFault:
+            return  # which storing will say
+        self._metrics.set_all(SINK_LEFT, {each.job: each.left for each in due})
+        self._metrics.set_all(SINK_DEADLINE, {each.job: each.deadline.timestamp() for each in due})
 
     def _trace(self, batch: Batch, seconds: float) -> None:
         """A span for each trace that outcomes of a batch are in, since the first was taken."""

@@ -137,6 +137,7 @@ class Worker:
         self._aborts = 0
         self._failing_since: float | None = None
         self._overdue: Task | None = None
+        self._busy_since: float | None = None
         self._offsets = Offsets(
             self._consumer, self._transactions, self._ledger, self._meter, clock
         )
@@ -171,8 +172,9 @@ class Worker:
         self._cancelled.check()
         for message in self._poll():
             self._take(message)
-        self._collect()
+        rows = self._collect()
         self._hand_over()
+        self._tell_busy(rows)
         self._backpressure.apply(
             self._ledger.partitions,
             records=self._taken,
@@ -185,6 +187,13 @@ class Worker:
         self._meter.show(
             self._ledger, self._scoring.in_flight, self._backpressure.paused, self._wall()
         )
+
+    def _tell_busy(self, rows: int) -> None:
+        """What one worker can do is measured where it has enough to do, from round to round."""
+        now, was = self._clock(), self._busy_since
+        if was is not None:
+            self._meter.busy(now - was, rows)
+        self._busy_since = now if self._scoring.waiting else None
 
     def _beat(self) -> None:
         """Say that all goes on; but where a row does not come out of the scorer, it does not.
@@ -301,9 +310,12 @@ class Worker:
         self._ledger.resolve(record, self._publisher.outcome(pair, failure, now, trace))
         self._meter.finished(pair, now)
 
-    def _collect(self, seconds: float = 0.0) -> None:
+    def _collect(self, seconds: float = 0.0) -> int:
+        """Take what has come out of the scorer; how many rows."""
         now: datetime | None = None
+        rows = 0
         for task, outcome in self._scoring.collect(seconds):
+            rows += 1
             now = now or datetime.now(UTC)
             publication = self._publisher.outcome(task.pair, outcome, now, task.trace)
             if publication.kind is Kind.RETRY and task.pair.job in self._cancelled:
@@ -313,6 +325,7 @@ class Worker:
                 self._meter.dropped()
             elif publication.kind is Kind.SCORE:
                 self._meter.finished(task.pair, now)
+        return rows
 
     def _hand_over(self) -> None:
         for task in self._parking.take(self._wall()):

@@ -93,6 +93,11 @@ class Meter:
         seconds = (now - pair.created_at).total_seconds()
         self._metrics.observe(catalogue.WORKER_ROW_SECONDS, max(0.0, seconds))
 
+    def busy(self, seconds: float, rows: int) -> None:
+        """For so long there was more to do than the scorer takes; so many rows came out of it."""
+        self._metrics.inc(catalogue.WORKER_BUSY_SECONDS, seconds)
+        self._metrics.inc(catalogue.WORKER_BUSY_ROWS, rows)
+
     def lost_place(self, partition: Partition) -> None:
         """Kafka no longer has what was to be read next of a partition."""
         self._metrics.inc(catalogue.WORKER_LOST_PLACES, topic=partition[0])

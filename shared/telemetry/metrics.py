@@ -1,10 +1,10 @@
 """Every metric, declared once; docs/reference.md lists them from here.
 
 Names begin with `pairscore_` and the service, units are base units, and no label holds what comes
-from outside: a job, a URL and a host never are one.
+from outside: a URL and a host never are one, and a job only where few are told of, for a while.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -57,6 +57,7 @@ _RESULT: Final = Label("result", ("committed", "aborted"))
 _TOPIC: Final = Label("topic")
 _CACHED: Final = Label("kind", ("url", "image", "caption"))
 _FOUND: Final = Label("result", ("hit", "miss"))
+_JOB: Final = Label("job_name")
 _CALL: Final = Label("call", ("look_up", "claim", "put"))
 
 INFO: Final = Metric(
@@ -143,6 +144,16 @@ WORKER_DROPPED: Final = Metric(
     "pairscore_worker_dropped_outcomes_total",
     "counter",
     "Outcomes dropped because their partition had gone; its new owner has the rows.",
+)
+WORKER_BUSY_SECONDS: Final = Metric(
+    "pairscore_worker_busy_seconds_total",
+    "counter",
+    "Time in which more rows were there than the scorer takes at once.",
+)
+WORKER_BUSY_ROWS: Final = Metric(
+    "pairscore_worker_busy_rows_total",
+    "counter",
+    "Rows that came out of it in that time; by the seconds it is what this worker can do.",
 )
 WORKER_LOST_PLACES: Final = Metric(
     "pairscore_worker_lost_places_total",
@@ -267,6 +278,18 @@ SINK_STORE_SECONDS: Final = Metric(
     "Storing a batch of records, in one transaction.",
     buckets=_BRIEF,
 )
+SINK_LEFT: Final = Metric(
+    "pairscore_sink_job_rows_left",
+    "gauge",
+    "Rows that are not stored yet, of the 100 jobs that have the soonest deadlines.",
+    (_JOB,),
+)
+SINK_DEADLINE: Final = Metric(
+    "pairscore_sink_job_deadline_timestamp_seconds",
+    "gauge",
+    "When all of a job is wanted, in seconds since the epoch; of the same jobs.",
+    (_JOB,),
+)
 SINK_SPOOL_BYTES: Final = Metric(
     "pairscore_sink_spool_bytes", "gauge", "Size of the CSV sink's spool on disk."
 )
@@ -292,6 +315,8 @@ CATALOGUE: Final = (
     WORKER_ASSIGNED,
     WORKER_REBALANCES,
     WORKER_DROPPED,
+    WORKER_BUSY_SECONDS,
+    WORKER_BUSY_ROWS,
     WORKER_LOST_PLACES,
     WORKER_MODEL,
     WORKER_CACHE_BYTES,
@@ -315,6 +340,8 @@ CATALOGUE: Final = (
     SINK_REJECTED,
     SINK_LAG,
     SINK_JOBS,
+    SINK_LEFT,
+    SINK_DEADLINE,
     SINK_STORE_SECONDS,
     SINK_SPOOL_BYTES,
 )
@@ -345,6 +372,15 @@ class Metrics:
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """Give a gauge its value."""
         self._child(Gauge, metric, labels).set(value)
+
+    def set_all(self, metric: Metric, values: Mapping[str, float]) -> None:
+        """Give a gauge of one label these values, and no others."""
+        made = self._made[metric]
+        if not isinstance(made, Gauge):
+            raise TypeError(f"{metric.name} is no gauge")
+        made.clear()
+        for label, value in values.items():
+            made.labels(label).set(value)
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         """Count a value in a histogram."""

@@ -17,6 +17,7 @@ from shared.results.spool import open_for_writing, spool_path
 from sink.csv.storing import Storing, delete_outcomes
 from sink.faults import StoreFault
 from sink.intake import Batch, Place, Stored
+from sink.loop import Due
 
 _MAY_PASS: Final = frozenset(
     {
@@ -29,6 +30,13 @@ _MAY_PASS: Final = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+_SOONEST: Final = """
+SELECT name, max(0, coalesce(rows, rows_published) - stored), deadline FROM (
+    SELECT *, json_extract(CAST(message AS TEXT), '$.deadline') AS deadline FROM jobs
+    WHERE result IS NULL AND message IS NOT NULL
+      AND epoch = (SELECT value FROM totals WHERE name = 'epoch')
+) WHERE julianday(deadline) > julianday(?) ORDER BY julianday(deadline), name LIMIT ?
+"""
 _KEPT_FREE_PAGES: Final = 8_192  # 64 MiB for the rows that come next
 _VACUUM_PAGES: Final = 2_000
 
@@ -113,6 +121,12 @@ class Spool:
                 if len(due) == limit:
                     break
         return due
+
+    def soonest(self, most: int, after: datetime) -> list[Due]:
+        """Jobs that are not complete and have a deadline after that, the soonest first."""
+        with self._explained():
+            found = self._db.execute(_SOONEST, (after.isoformat(), most)).fetchall()
+        return [Due(name, left, datetime.fromisoformat(deadline)) for name, left, deadline in found]
 
     def rows(self, job: int, start: int, most: int, most_bytes: int) -> list[tuple[int, bytes]]:
         """Row and message of a job's outcomes by row, from row `start` on, some at a time."""

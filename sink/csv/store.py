@@ -1,13 +1,14 @@
 """The store of the CSV sink: a spool, and what makes results of it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from shared.telemetry.metrics import SINK_SPOOL_BYTES, Metrics
 from sink.csv.finish import Finisher
 from sink.csv.spool import Spool
 from sink.intake import Batch, Place, Stored
-from sink.loop import Finished
+from sink.loop import Due, Finished
 from sink.topics import Found
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class CsvStore:
         stored = self._spool.store(batch)
         self._metrics.set(SINK_SPOOL_BYTES, self._spool.bytes_on_disk)
         return stored
+
+    def due(self, most: int, after: datetime) -> Sequence[Due]:
+        """The jobs with the soonest deadlines after a moment."""
+        return self._spool.soonest(most, after)
 
     def finish_jobs(self) -> Finished:
         """Do a little of what complete jobs need."""

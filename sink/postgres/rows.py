@@ -68,7 +68,7 @@ def as_row(scored: Scored) -> Row:
 
 
 def job_row(message: JobMessage) -> Row:
-    """What `jobs` says of a job: its columns up to created_at, in the table's order."""
+    """What `jobs` says of a job: its columns but for when it was stored."""
     return (
         message.job,
         plain(message.source),
@@ -78,6 +78,7 @@ def job_row(message: JobMessage) -> Row:
         message.rows_published,
         message.rows,
         _in_years(message.created_at),
+        None if message.deadline is None else _in_years(message.deadline),
     )
 
 

@@ -1,6 +1,7 @@
 """What is said to the database apart from storing a batch."""
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Final, LiteralString
 
 from shared.results.postgres.connection import Connection
@@ -52,6 +53,14 @@ WHERE job = %s
 RETURNING job, rows
 """
 
+_SOONEST: Final[LiteralString] = """
+SELECT job, greatest(0, coalesce(rows, rows_published) - (
+    SELECT coalesce(sum(c.rows), 0)::bigint FROM pairscore.counts AS c WHERE c.job = jobs.job
+)), deadline
+FROM pairscore.jobs WHERE completed_at IS NULL AND deadline > %s
+ORDER BY deadline, job LIMIT %s
+"""
+
 
 def set_up(connection: Connection) -> None:
     """Prepare a session for storing.
@@ -90,6 +99,11 @@ def claim(connection: Connection, places: Collection[Place]) -> dict[Place, int 
     connection.execute(_CLAIM, wanted)
     found = connection.execute(_CLAIMED, wanted).fetchall()
     return {(topic, partition): offset for topic, partition, offset in found}
+
+
+def soonest(connection: Connection, most: int, after: datetime) -> list[tuple[str, int, datetime]]:
+    """Jobs with a deadline that are not complete: name, rows left, deadline; the soonest first."""
+    return connection.execute(_SOONEST, (after, most)).fetchall()
 
 
 def complete_jobs(connection: Connection, topic: str) -> list[tuple[str, int]]:

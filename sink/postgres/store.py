@@ -7,8 +7,9 @@ sink left it; otherwise another one has gone on with it, and nothing of that par
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 import psycopg
@@ -18,7 +19,7 @@ from shared.results.postgres.connection import Connection, one_line
 from shared.topics import Topics
 from sink.faults import Persistent, StoreFault
 from sink.intake import Batch, Place, Stored
-from sink.loop import Finished
+from sink.loop import Due, Finished
 from sink.postgres import statements
 from sink.postgres.holdings import Holdings
 from sink.postgres.writing import Moved, Writing
@@ -126,6 +127,11 @@ class PostgresStore:
         self._refused = False
         self._look_at = self._clock()
         return stored
+
+    def due(self, most: int, after: datetime) -> Sequence[Due]:
+        """The jobs with the soonest deadlines after a moment, whichever sink stores their rows."""
+        with self._transaction() as connection:
+            return [Due(*each) for each in statements.soonest(connection, most, after)]
 
     def finish_jobs(self) -> Finished:
         """See which jobs have become complete; any sink may be the one to see it."""

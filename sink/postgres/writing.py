@@ -48,12 +48,13 @@ WHERE offsets.topic = moved.topic AND offsets.partition = moved.partition
 """
 _SAY: Final[LiteralString] = """
 INSERT INTO pairscore.jobs
-    (job, source, source_sha256, header, csv, rows_published, rows, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    (job, source, source_sha256, header, csv, rows_published, rows, created_at, deadline)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (job) DO UPDATE SET
     source = excluded.source, source_sha256 = excluded.source_sha256, header = excluded.header,
     csv = excluded.csv, rows_published = greatest(jobs.rows_published, excluded.rows_published),
-    rows = excluded.rows, created_at = excluded.created_at, updated_at = now()
+    rows = excluded.rows, created_at = excluded.created_at, deadline = excluded.deadline,
+    updated_at = now()
 WHERE jobs.rows IS NULL
 """
 _REJECT: Final[LiteralString] = """

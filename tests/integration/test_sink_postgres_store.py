@@ -27,12 +27,13 @@ from shared.messages import (
     decode,
 )
 from shared.results import open_results
-from shared.results.postgres import Address, PostgresResults, prepare
+from shared.results.postgres import Address, PostgresResults, prepare, schema
 from shared.results.postgres.schema import VERSION
 from shared.settings import KafkaSettings, StoreSettings
 from shared.topics import Topics
 from sink.faults import StoreFault
 from sink.intake import Batch, Place, Rejected, Scored, Stored
+from sink.loop import Due
 from sink.postgres.holdings import Held, Holdings
 from sink.postgres.store import PostgresStore
 from tests.fetching import wait_until
@@ -133,6 +134,15 @@ def batch(
     if jobs:
         after[TOPICS.jobs, 0] = jobs_start + len(jobs)
     return Batch(scores, list(jobs), [], after, 0)
+
+
+@contextmanager
+def of_version(number: int) -> Iterator[None]:
+    """As of an earlier pairscore, which knew the first ones only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_VERSIONS", schema._VERSIONS[:number])
+        patch.setattr(schema, "VERSION", number)
+        yield
 
 
 def texts() -> st.SearchStrategy[str]:
@@ -262,7 +272,8 @@ def test_sinks_that_begin_at_once_on_an_empty_database_all_begin(postgres_servic
             with ThreadPoolExecutor(6) as pool:
                 for future in [pool.submit(begin) for _ in range(6)]:
                     future.result(60.0)
-            assert ask(url, "SELECT version FROM pairscore.version") == [(VERSION,)]
+            found = ask(url, "SELECT version FROM pairscore.version ORDER BY 1")
+            assert found == [(number + 1,) for number in range(VERSION)]
 
 
 def test_a_commit_whose_answer_was_lost_is_not_done_twice(url):
@@ -559,3 +570,34 @@ def proxy(url: str) -> Iterator[tuple[str, threading.Event]]:
         listener.close()
         for thread in threads:
             thread.join(30.0)
+
+
+def test_jobs_that_are_not_complete_are_given_by_their_deadlines(postgres_service):
+    later, soon = NOW + timedelta(hours=9), NOW + timedelta(hours=7)
+    jobs = [
+        said("later", published=5).model_copy(update={"deadline": later}),
+        said("over", published=5).model_copy(update={"deadline": NOW - timedelta(days=2)}),
+        said("soon", published=5, rows=5).model_copy(update={"deadline": soon}),
+        said("without", published=5),
+        said("done", published=1, rows=1).model_copy(update={"deadline": later}),
+    ]
+    scores = [score(0, "soon"), score(3, "soon"), score(0, "done")]
+    with database(postgres_service.url) as url, sink_at(url) as sink:
+        sink.store.store(batch(scores, jobs=jobs))
+        assert sink.store.finish_jobs().complete == 1
+        after = NOW - timedelta(days=1)
+        expected = [Due("soon", 3, soon), Due("later", 5, later)]
+        assert sink.store.due(100, after) == expected
+        assert sink.store.due(1, after) == expected[:1]
+
+
+def test_tables_of_the_version_before_are_brought_up_to_date(postgres_service):
+    with database(postgres_service.url) as url:
+        with of_version(1), sink_at(url) as sink:
+            sink.store.store(batch([score(0)], jobs=[]))
+        with sink_at(url) as sink:
+            deadline = NOW + timedelta(hours=1)
+            job = said(published=2).model_copy(update={"deadline": deadline})
+            sink.store.store(batch(jobs=[job]))
+            assert sink.store.due(9, NOW) == [Due("job", 1, deadline)]
+        assert ask(url, "SELECT version FROM pairscore.version ORDER BY 1") == [(1,), (2,)]

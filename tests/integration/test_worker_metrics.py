@@ -1,6 +1,8 @@
 """What a worker tells of itself on its port is what it did."""
 
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pytest
 import requests
@@ -27,6 +29,10 @@ def ready(port: int) -> bool:
 
 def tells(port: int, told: Callable[[Mapping[str, float]], bool]) -> Callable[[], bool]:
     return lambda: told(said_by_worker(port))
+
+
+def kept(scorer: Told, rows: int) -> bool:
+    return len(scorer.kept) == rows
 
 
 def test_counters_are_what_was_published(fleet):
@@ -94,3 +100,31 @@ def test_window_is_full_at_its_bytes(fleet):
         for future in scorer.kept:
             future.set_result(SCORE)
         wait_until(lambda: fleet.rows() == list(range(300)), within=WITHIN)
+
+
+def test_what_a_worker_can_do_is_measured_while_it_has_enough_to_do(fleet):
+    """Not while rows come one by one, which it would take for all that it can do."""
+    [port] = free_ports(1)
+    scorer, rate = Told(lambda _: None), 200.0
+    own = {"id": "w", "in_flight": 16}
+    with working(fleet, scorer, telemetry={"port": port}, worker=own, fetch={"concurrency": 1}):
+        wait_until(lambda: ready(port), within=WITHIN)
+        for row in range(5):
+            fleet.publish(range(row, row + 1))
+            wait_until(partial(kept, scorer, row + 1), within=WITHIN)
+            scorer.finish(range(row, row + 1))
+        wait_until(lambda: fleet.rows() == list(range(5)), within=WITHIN)
+        assert said_by_worker(port)["busy_rows_total"] == 0
+        fleet.publish(range(5, 1_005))
+        began, done = time.monotonic(), 5
+        while done < 1_005:
+            time.sleep(0.02)
+            due = 5 + int((time.monotonic() - began) * rate)
+            for future in scorer.kept[done:due]:
+                future.set_result(SCORE)
+                done += 1
+        wait_until(tells(port, lambda now: now["unconfirmed"] == 0), within=WITHIN)
+        found = said_by_worker(port)
+    measured = found["busy_rows_total"] / found["busy_seconds_total"]
+    assert found["busy_rows_total"] > 800
+    assert measured == pytest.approx(rate, rel=0.25)

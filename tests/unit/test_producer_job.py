@@ -1,8 +1,9 @@
 """What a CSV's job is called, what is said of it, and when it is not the same job any more."""
 
 import gzip
+import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pairscore.csv_file.dialect import Dialect
 from pairscore.csv_file.layout import Layout
 from pairscore.csv_file.records import Record
 from pairscore.errors import InputError
-from producer.job import CsvJob, continue_job, describe_job, name_job
+from producer.job import CsvJob, continue_job, describe_job, name_job, read_deadline
 from shared.messages import JobMessage, JobState, check_job, decode
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -167,3 +168,52 @@ def test_whatever_a_file_is_called_its_job_has_a_legal_name(name):
     job = name_job(None, named)
     assert check_job(job) == job
     assert job.endswith("-" + "0" * 12)
+
+
+def test_a_deadline_that_is_given_later_is_the_jobs_until_it_is_closed(folder):
+    survey = folder()
+    deadline = datetime(2026, 1, 3, tzinfo=UTC)
+    begun = describe_job("a-job", survey, NOW).published(0)
+    wanted = describe_job("a-job", survey, NOW, deadline)
+    assert wanted.deadline == deadline
+    assert continue_job(begun, wanted).deadline == deadline
+    assert continue_job(wanted, describe_job("a-job", survey, NOW)).deadline == deadline
+    assert continue_job(begun.closed(1), wanted).deadline is None
+
+
+@pytest.mark.parametrize(
+    ("given", "hours"),
+    [
+        ("13:30", 1.5),
+        ("12:00", 24),
+        ("6:00", 18),
+        ("00:00", 12),
+        ("2026-01-02T13:00:00", 1),
+        ("2026-01-02T13:00:00+00:00", 5),
+        ("2026-01-02T12:00:00Z", 4),
+        ("2026-01-03", 12),
+    ],
+)
+def test_a_deadline_is_the_next_such_time_here_or_a_time_in_full(monkeypatch, given, hours):
+    monkeypatch.setenv("TZ", "UTC-4")  # four hours ahead
+    time.tzset()
+    try:
+        noon = datetime(2026, 1, 2, 8, tzinfo=UTC)
+        found = read_deadline(given, noon)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found - noon == timedelta(hours=hours)
+    assert found.tzinfo is UTC
+
+
+@pytest.mark.parametrize("given", ["6", "25:00", "6 o'clock", "2026-13-01", "", "06:00:00Z"])
+def test_what_is_no_time_is_refused_in_one_line(given):
+    with pytest.raises(InputError, match=r"^--deadline: .* is no time; write 06:00") as error:
+        read_deadline(given, NOW)
+    assert "\n" not in str(error.value)
+
+
+def test_a_deadline_that_is_over_is_refused():
+    with pytest.raises(InputError, match="--deadline: 2025-12-31T06:00 is over"):
+        read_deadline("2025-12-31T06:00", NOW)

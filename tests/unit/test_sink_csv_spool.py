@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from sink.csv.finish import Finisher
 from sink.csv.spool import Spool
 from sink.faults import StoreFault
 from sink.intake import Batch, Intake, Rejected
+from sink.loop import Due
 from tests.spooling import TOPICS, Taken, batch_of, now, spool_in
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -337,3 +338,26 @@ def test_nothing_that_is_a_message_stops_the_sink(
 
 def _json(message: dict[str, object]) -> bytes:
     return json.dumps(message, ensure_ascii=False).encode()
+
+
+def test_jobs_that_are_not_complete_are_given_by_their_deadlines(tmp_path):
+    zone = timezone(timedelta(hours=9))
+    deadlines = {
+        "later": datetime(2026, 1, 2, 9, tzinfo=UTC),
+        "soon": datetime(2026, 1, 2, 16, tzinfo=zone),  # 07:00 UTC
+        "over": datetime(2025, 12, 31, tzinfo=UTC),
+    }
+    jobs = [
+        said(name, 5, closed=name == "soon").model_copy(update={"deadline": deadlines.get(name)})
+        for name in ("later", "over", "soon", "without")
+    ]
+    done = said("done", 1, closed=True).model_copy(update={"deadline": deadlines["later"]})
+    with spool_in(tmp_path) as spool:
+        spool.store(batch_of([*jobs, done, score("soon", 0), score("soon", 3), score("done", 0)]))
+        spool.complete(spool.due_jobs(9)[0].id, "done/done.csv")
+        after = datetime(2026, 1, 1, tzinfo=UTC)
+        assert spool.soonest(100, after) == [
+            Due("soon", 3, deadlines["soon"]),
+            Due("later", 5, deadlines["later"]),
+        ]
+        assert spool.soonest(1, after) == [Due("soon", 3, deadlines["soon"])]

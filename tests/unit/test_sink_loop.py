@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,9 +13,11 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.traces import Tracer
 from sink.faults import RETRY_SECONDS, Persistent, StoreFault
 from sink.intake import Batch, Intake, Place, Record, Stored
-from sink.loop import Finished, Loop
+from sink.loop import Due, Finished, Loop
 from tests.sinking import plain_job
 from tests.spooling import TOPICS, Taken
+
+DEADLINE = datetime(2026, 1, 2, 6, tzinfo=UTC)
 
 
 class Clock:
@@ -43,6 +46,8 @@ class Script:
         self.finished: list[Finished | str] = []
         self.when_idle: Callable[[], None] = stop.ask
         self.lag: int | None = None
+        self.due_jobs: list[list[Due] | str] = []
+        self.asked: list[tuple[int, datetime]] = []
 
     def take(self, most: int, seconds: float) -> Sequence[Record]:
         self.waits.append(seconds)
@@ -69,6 +74,13 @@ class Script:
             raise StoreFault(self.refusals.pop(0))
         self.batches.append(batch)
         return Stored({"": len(batch.scores)}, 1, {})
+
+    def due(self, most: int, after: datetime) -> Sequence[Due]:
+        self.asked.append((most, after))
+        found = self.due_jobs.pop(0) if self.due_jobs else []
+        if isinstance(found, str):
+            raise StoreFault(found)
+        return found
 
     def finish_jobs(self) -> Finished:
         found = self.finished.pop(0) if self.finished else Finished()
@@ -289,3 +301,39 @@ def test_a_fault_that_stays_is_told_now_and_then_and_anew_when_it_changes(caplog
         told.append(len(caplog.records))
         caplog.clear()
     assert [3 * i for i, count in enumerate(told) if count] == [0, 30, 45]
+
+
+def test_jobs_with_a_deadline_are_told_of_while_they_are_not_complete():
+    setting = Setting([])
+    script = setting.script
+    script.due_jobs = [
+        [Due("nightly", 10, DEADLINE)],
+        [Due("nightly", 8, DEADLINE)],
+        "the database is away",
+        [],
+    ]
+    told: dict[int, tuple[float | None, float | None]] = {}
+
+    def idle() -> None:
+        told[len(script.asked)] = (
+            setting.value("pairscore_sink_job_rows_left", job_name="nightly"),
+            setting.value("pairscore_sink_job_deadline_timestamp_seconds", job_name="nightly"),
+        )
+        if not script.due_jobs and setting.clock.seconds > 25:
+            setting.stop.ask()
+
+    script.when_idle = idle
+    setting.loop.run()
+    when = DEADLINE.timestamp()
+    assert told == {
+        0: (None, None),
+        1: (10, when),
+        2: (8, when),
+        3: (8, when),
+        4: (None, None),
+        **{number: (None, None) for number in range(5, len(script.asked) + 1) if number in told},
+    }
+    assert 4 < len(script.asked) <= 7, "every 5 seconds"
+    most, after = script.asked[0]
+    assert most == 100
+    assert timedelta(hours=23) < datetime.now(UTC) - after < timedelta(hours=25)

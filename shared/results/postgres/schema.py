@@ -98,7 +98,12 @@ CREATE TABLE pairscore.rejected (
 COMMENT ON TABLE pairscore.rejected IS 'records that are no outcomes, or none that can be true';
 """
 
-_VERSIONS: Final[tuple[LiteralString, ...]] = (_FIRST,)
+_DEADLINES: Final[LiteralString] = """
+ALTER TABLE pairscore.jobs ADD COLUMN deadline timestamptz;
+COMMENT ON COLUMN pairscore.jobs.deadline IS 'when all of it is wanted';
+"""
+
+_VERSIONS: Final[tuple[LiteralString, ...]] = (_FIRST, _DEADLINES)
 VERSION: Final = len(_VERSIONS)
 
 
