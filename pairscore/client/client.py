@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self, overload
 
@@ -126,6 +127,7 @@ class Client:
         caption_column: str | None = None,
         delimiter: str | None = None,
         overwrite: bool = False,
+        deadline: datetime | None = None,
         timeout: float = 3_600.0,
     ) -> Job:
         """Make a job of a file, or of any number of pairs, in constant memory.
@@ -144,12 +146,17 @@ class Client:
             caption_column: of a CSV.
             delimiter: of a CSV.
             overwrite: of a CSV.
+            deadline: when all of it is wanted, with a time zone: what a fleet that is scaled by
+                deadlines goes by.
             timeout: seconds for the API to check and publish all rows, once they are sent.
         """
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         if not _KEY.fullmatch(key):
             raise InputError("an idempotency key is 1 to 255 printable ASCII characters, no spaces")
+        if deadline is not None and deadline.tzinfo is None:
+            raise InputError("a deadline has a time zone, such as datetime(..., tzinfo=UTC)")
         given = {
+            "deadline": None if deadline is None else deadline.astimezone(UTC).isoformat(),
             "url_column": url_column,
             "caption_column": caption_column,
             "delimiter": delimiter,

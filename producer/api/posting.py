@@ -45,12 +45,14 @@ class Posting:
         request: Request,
         response: Response,
         key: str | None,
+        deadline: datetime | None = None,
     ) -> None:
         self._service = service
         self._client = client
         self._request = request
         self._response = response
         self._key = key
+        self._deadline = {"deadline": None if deadline is None else deadline.astimezone(UTC)}
         self._owner = name_of(client)
         self._name = job_name(self._owner, key)
         kafka, api = service.settings.kafka, service.settings.api
@@ -102,7 +104,7 @@ class Posting:
 
     async def _pairs(self, body: Spooled) -> JobMessage:
         file = await asyncio.to_thread(check_pairs, body.path, self._limits)
-        job = api_job(self._name, self._owner, body.sha256)
+        job = api_job(self._name, self._owner, body.sha256).model_copy(update=self._deadline)
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
@@ -113,6 +115,7 @@ class Posting:
         kafka = self._service.settings.kafka
         survey = await asyncio.to_thread(check_csv, body.path, options, kafka, self._limits)
         job = csv_job(self._name, self._owner, survey, datetime.now(UTC))
+        job = job.model_copy(update=self._deadline)
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
@@ -120,7 +123,7 @@ class Posting:
         )
 
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
-        job = api_job(self._name, self._owner)
+        job = api_job(self._name, self._owner).model_copy(update=self._deadline)
 
         async def publish() -> Done:
             placed = await self._service.publish_lot(pairs, client=job.client, job=job)

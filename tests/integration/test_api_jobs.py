@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -164,6 +165,34 @@ def test_sent_again_with_its_key_it_is_the_same_job(api_and_fleet):
     assert (other.status_code, other.json()["type"]) == (409, "urn:pairscore:problem:conflict")
     bad = send(api, body, **{"Idempotency-Key": "a b"})
     assert bad.status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["application/json", NDJSON, "text/csv"])
+def test_a_deadline_is_the_jobs(api_and_fleet, kind):
+    api, fleet = api_and_fleet
+    body = {
+        "application/json": json.dumps({"pairs": [{"url": "http://e.org/1", "caption": "c"}]}),
+        NDJSON: lines(range(1)).decode(),
+        "text/csv": "url,caption\nhttp://e.org/1,c\n",
+    }[kind]
+
+    def ask(deadline: str) -> requests.Response:
+        return requests.post(
+            f"{api.url}/v1/jobs",
+            params={"deadline": deadline},
+            data=body.encode(),
+            headers={"Content-Type": kind},
+            timeout=WITHIN,
+        )
+
+    reply = ask("2026-01-31T06:00:00+01:00")
+    assert reply.status_code == 202, reply.text
+    deadline = said(fleet, reply.json()["job"]).deadline
+    assert deadline == datetime(2026, 1, 31, 5, tzinfo=UTC)
+    for bad in ("06:00", "2026-01-31T06:00:00", "soon"):
+        problem = ask(bad)
+        assert problem.status_code == 422
+        assert "deadline" in problem.json()["detail"]
 
 
 def test_same_csv_read_otherwise_is_another_body(api_and_fleet):

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from deploy.local import Kafka
 from pairscore.client import ApiError, Client, Pending, Unfinished
+from pairscore.errors import InputError
 from pairscore.pair import Failure, Outcome, Pair, Reason
+from shared.messages import JobMessage, decode
 from tests.api_clients import a_key, write_keys
 from tests.fetching import wait_until
 from tests.serving import Api, serving_api
@@ -25,6 +28,9 @@ GONE = Failure(Reason.HTTP_ERROR, "404", attempts=1)
 
 def gone_where_bad(pair: Pair) -> Outcome:
     return GONE if "bad" in pair.url else SCORE
+
+
+DEADLINE = datetime(2026, 12, 24, 6, tzinfo=UTC)
 
 
 class World:
@@ -200,7 +206,16 @@ def test_the_same_key_is_the_same_job(world: World) -> None:
     with world.api() as api, Client(api.url) as client:
         first = client.submit(pairs_of(3), idempotency_key="k1")
         assert client.submit(pairs_of(3), idempotency_key="k1").name == first.name
-        assert client.submit(pairs_of(3)).name != first.name
+        other = client.submit(
+            pairs_of(3), deadline=DEADLINE.astimezone(timezone(timedelta(hours=9)))
+        )
+        assert other.name != first.name
+        said = {each.key(): each.value() for each in world.fleet.settled(world.fleet.topics.jobs)}
+        message = decode(JobMessage, said[other.name.encode()])
+        assert isinstance(message, JobMessage)
+        assert message.deadline == DEADLINE
+        with pytest.raises(InputError, match="time zone"):
+            client.submit(pairs_of(3), deadline=DEADLINE.replace(tzinfo=None))
         with pytest.raises(ApiError) as caught:
             client.submit(pairs_of(4), idempotency_key="k1")
         assert caught.value.status == 409

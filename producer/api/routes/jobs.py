@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import AwareDatetime
 
 from producer.api.access import OF_ALL, Served, Who, charge, refuse_unknown
 from producer.api.client import Client
@@ -79,6 +80,13 @@ async def post_job(
     overwrite: Annotated[
         bool, Query(description="CSV: new columns take the place of those of their name")
     ] = False,
+    deadline: Annotated[
+        AwareDatetime | None,
+        Query(
+            description="when all of it is wanted, such as 2026-01-31T06:00:00Z: what a fleet that "
+            "is scaled by deadlines goes by"
+        ),
+    ] = None,
 ) -> Response:
     """Score any number of pairs later.
 
@@ -87,7 +95,7 @@ async def post_job(
     """
     service.check_kafka()
     await charge(service, client, response, requests=1, rows=0)
-    upload = Posting(service, client, request, response, idempotency_key)
+    upload = Posting(service, client, request, response, idempotency_key, deadline)
     kind = media_type(request.headers.get("content-type", ""))
     _check_charset(request)
     if kind == JSON:
