@@ -65,6 +65,27 @@ labels: {{- include "pairscore.labels" . | nindent 2 }}
 {{ $given | toYaml }}
 {{- end -}}
 
+{{/* Variables of a container's own; called as "pairscore.pod". */}}
+{{- define "pairscore.env" -}}
+{{- $given := include "pairscore.secrets" .root | fromYaml -}}
+{{- $variables := merge (dict) (.set | default dict) .own.settings -}}
+{{- $ours := .root.Release.Name -}}
+{{- if .hook -}}
+{{- $variables = merge $variables (include "pairscore.common" .root | fromYaml) -}}
+{{- $ours = include "pairscore.name" . -}}
+{{- end -}}
+{{- range $name, $value := $variables }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- range $name := .secrets }}
+{{- with get $given $name }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ .name | default $ours }}, key: {{ empty .name | ternary $name .key | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/*
 A Pod's metadata and spec. Beside "root" and "component":
   service: producer, api, sink or worker, as in deploy/Dockerfile
@@ -84,13 +105,6 @@ A Pod's metadata and spec. Beside "root" and "component":
 {{- $image := $root.Values.image -}}
 {{- $own := .own -}}
 {{- $certificates := $root.Values.kafka.certificates -}}
-{{- $given := include "pairscore.secrets" $root | fromYaml -}}
-{{- $variables := merge (dict) (.set | default dict) $own.settings -}}
-{{- $ours := $root.Release.Name -}}
-{{- if .hook -}}
-{{- $ours = include "pairscore.name" . -}}
-{{- $variables = merge $variables (include "pairscore.common" $root | fromYaml) -}}
-{{- end -}}
 metadata:
   labels: {{- include "pairscore.labels" . | nindent 4 }}
   annotations:
@@ -144,21 +158,9 @@ spec:
       envFrom:
         - configMapRef: {name: {{ $root.Release.Name }}}
       {{- end }}
-      env:
-        {{- range $name, $value := $variables }}
-        - {name: {{ $name }}, value: {{ $value | quote }}}
-        {{- end }}
-        {{- range $name := .secrets }}
-        {{- with get $given $name }}
-        - name: {{ $name }}
-          valueFrom:
-            {{- if .name }}
-            secretKeyRef: {name: {{ .name }}, key: {{ .key | quote }}}
-            {{- else }}
-            secretKeyRef: {name: {{ $ours }}, key: {{ $name }}}
-            {{- end }}
-        {{- end }}
-        {{- end }}
+      {{- with include "pairscore.env" . }}
+      env: {{- . | nindent 8 }}
+      {{- end }}
       {{- if ne .component "topics" }}
       ports:
         - {name: metrics, containerPort: 9464}
