@@ -22,7 +22,8 @@ class Workload(NamedTuple):
     @property
     def labels(self) -> dict[str, str]:
         """Those of its Pods."""
-        return self.pod["metadata"]["labels"]
+        found: dict[str, str] = self.pod["metadata"]["labels"]
+        return found
 
     @property
     def containers(self) -> list[Any]:

@@ -69,7 +69,7 @@ def _helm():
         pytest.skip(chart.NO_HELM)
 
 
-def values() -> dict:
+def values():
     return yaml.safe_load((chart.CHART / "values.yaml").read_text())
 
 
@@ -386,9 +386,9 @@ def test_services_reach_what_they_need_and_are_asked_by_those_who_may():
         "api": kafka | {6379, 5432},
         "producer": kafka | {5432},
     }
-    for component, found in come.items():
-        assert {port for port, _ in found} == {"metrics", *(["api"] if component == "api" else [])}
-        assert all("monitoring" in peers or "ingress" in peers for _, peers in found)
+    for component, by in come.items():
+        assert {port for port, _ in by} == {"metrics", *(["api"] if component == "api" else [])}
+        assert all("monitoring" in peers or "ingress" in peers for _, peers in by)
 
 
 @each_kind
