@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from ipaddress import ip_network
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -465,6 +466,25 @@ def test_a_file_is_published_once_by_a_job_of_its_own():
     assert {"name": "file", "configMap": {"name": "rows"}} in first.pod["spec"]["volumes"]
 
 
+def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
+    (command,) = re.findall(
+        r"helm template (pairscore deploy/kubernetes .*?) \| kubectl create -f -$",
+        page(README).replace("\\\n", ""),
+        re.MULTILINE,
+    )
+    values = str(chart.CHART / "ci" / "default.yaml")
+    arguments = command.replace("values-now.yaml", values).split()
+    made = yaml.safe_load(chart.run_helm("template", *arguments, "--kube-version", "1.37"))
+    assert (made["kind"], made["metadata"]["namespace"]) == ("Job", "pairscore")
+    examples = [block for block in blocks(README, "yaml") if "kind:" not in block]
+    examples = [block for block in examples if "seriesQuery" not in block]
+    assert len(examples) >= 2
+    for number, example in enumerate(examples):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(example)
+        assert chart.render("--values", values, "--values", str(file))
+
+
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
@@ -585,7 +605,10 @@ def test_the_brokers_of_the_readme_are_told_what_operations_says():
         for name in re.findall(r"`([^`]+)`", names)
     }
     assert len(told) >= 11
-    found = [each for block in blocks(README, "yaml") for each in yaml.safe_load_all(block)]
-    (kafka,) = (each for each in found if each.get("kind") == "Kafka")
+    # In a list, so indented.
+    (block,) = re.findall(r"^ +```yaml\n(.*?)^ +```$", page(README), re.MULTILINE | re.DOTALL)
+    pool, kafka = yaml.safe_load_all(dedent(block))
+    assert pool["metadata"]["labels"]["strimzi.io/cluster"] == kafka["metadata"]["name"]
+    assert pool["spec"]["replicas"] == 3
     config = {name: str(value).lower() for name, value in kafka["spec"]["kafka"]["config"].items()}
     assert config.items() >= told.items() - {("offset.metadata.max.bytes", "1024")}
