@@ -514,12 +514,19 @@ def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
         (["worker.shutdownSecond=3"], "shutdownSecond"),
         (["workers.cpu.replicas=two"], "replicas"),
         (["settings.PAIRSCORE=1"], "PAIRSCORE"),
-        (["networkPolicies.kafka.to=null"], "to"),
+        (["networkPolicies.kafka.to=null"], "missing property 'to'"),
     ],
 )
 def test_values_that_cannot_be_are_refused_and_why_is_said(sets, said):
     with pytest.raises(chart.HelmError, match=re.escape(said)):
         rendered("default", *sets)
+
+
+@pytest.mark.parametrize("name", ["kafka.to", "kafka.ports", "metricsFrom"])
+def test_no_peers_are_refused_since_they_would_be_all_there_are(name):
+    values = str(chart.CHART / "ci" / "default.yaml")
+    with pytest.raises(chart.HelmError, match="minItems"):
+        chart.render("--values", values, "--set-json", f"networkPolicies.{name}=[]")
 
 
 OWNED = re.findall(
