@@ -16,7 +16,7 @@ help: ## Show the targets
 
 setup: $(READY) ## Make .venv and install what everything needs (done by the others if it has not been)
 
-$(READY): pyproject.toml constraints.txt scripts/setup scripts/services deploy/local/pom.xml
+$(READY): pyproject.toml constraints.txt scripts/setup scripts/services scripts/helm deploy/local/pom.xml
 	@bash scripts/setup $(VENV)
 
 demo: $(READY) ## Make 300 rows, score them by Kafka, two workers and a sink, show what came out
@@ -40,12 +40,13 @@ test: $(READY) ## Run all tests, JOBS files at a time (most of it is waiting), w
 faults: $(READY) ## Kill, hang and cut off everything, at length (about an hour)
 	@$(BIN)/python -m pytest tests/faults $$(grep -l long_faults tests/integration/*.py) --long-faults $(ARGS)
 
-check: $(READY) ## Format, lint, types, layers, drift of the documentation
+check: $(READY) ## Format, lint, types, layers, drift of the documentation, the Helm chart
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python scripts/docs.py --check
+	@$(BIN)/python scripts/chart.py
 
 format: $(READY) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
