@@ -16,7 +16,7 @@ help: ## Show the targets
 
 setup: $(READY) ## Make .venv and install what everything needs (done by the others if it has not been)
 
-$(READY): pyproject.toml constraints.txt scripts/setup scripts/services scripts/helm deploy/local/pom.xml
+$(READY): pyproject.toml constraints.txt scripts/setup scripts/services deploy/local/pom.xml
 	@bash scripts/setup $(VENV)
 
 demo: $(READY) ## Make 300 rows, score them by Kafka, two workers and a sink, show what came out
@@ -46,6 +46,7 @@ check: $(READY) ## Format, lint, types, layers, drift of the documentation, the 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python scripts/docs.py --check
+	@bash scripts/helm $(VENV)
 	@$(BIN)/python scripts/chart.py
 
 format: $(READY) ## Format the code and fix what can be fixed

@@ -20,7 +20,7 @@ import yaml
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CHART: Final = ROOT / "deploy" / "kubernetes"
-NO_HELM: Final = "no helm; `make setup` has it built where there is Go 1.26, or install helm 3"
+NO_HELM: Final = "no helm; `make check` has it built where there is Go 1.26, or install helm 3"
 VERSIONS: Final = ("1.29", "1.37")
 """The oldest Kubernetes that the chart is for (Chart.yaml), and the newest one known here."""
 

@@ -371,7 +371,7 @@ def test_services_reach_what_they_need_and_are_asked_by_those_who_may():
             for port in rule["ports"]
         }
         assert {"Ingress", "Egress"} <= {kind for policy in found for kind in policy["policyTypes"]}
-    kafka = {53, 9092, 9093}
+    kafka = {53, 9092, 9093, 4318}
     assert out == {
         "topics": kafka,
         "worker-cpu": kafka | {6379},
@@ -412,7 +412,9 @@ def test_keda_looks_at_the_topics_that_workers_read(prefix, delays):
     manifests = rendered("gpu", f"kafka.topicPrefix={prefix}", f"kafka.retryDelays={escaped}")
     (scaled,) = of_kind("ScaledObject", manifests)
     settings = KafkaSettings.model_validate({"topic_prefix": prefix, "retry_delays": delays})
-    triggers = [trigger["metadata"] for trigger in scaled["spec"]["triggers"]]
+    triggers = [
+        trigger["metadata"] for trigger in scaled["spec"]["triggers"] if trigger["type"] == "kafka"
+    ]
     assert tuple(each["topic"] for each in triggers) == Topics.of(settings).to_score
     assert {each["consumerGroup"] for each in triggers} == {prefix + GROUP}
     assert {each["limitToPartitionsWithLag"] for each in triggers} == {"true"}
@@ -420,6 +422,20 @@ def test_keda_looks_at_the_topics_that_workers_read(prefix, delays):
     assert scaled["spec"]["maxReplicaCount"] <= 48
     target = workload("worker-gpu", manifests).name
     assert scaled["spec"]["scaleTargetRef"]["name"] == target
+
+
+def test_keda_goes_by_deadlines_too_where_there_is_a_prometheus():
+    rules = yaml.safe_load((chart.ROOT / "deploy/monitoring/rules/scaling.yml").read_text())
+    recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+    (scaled,) = of_kind("ScaledObject", rendered("gpu"))
+    (trigger,) = [each for each in scaled["spec"]["triggers"] if each["type"] == "prometheus"]
+    assert trigger["metadata"]["serverAddress"] == "http://prometheus.monitoring:9090"
+    (named,) = re.findall(r"pairscore\w+", trigger["metadata"]["query"])
+    assert named in recorded
+    # Desired replicas are what it says, and no more.
+    assert (trigger["metricType"], trigger["metadata"]["threshold"]) == ("AverageValue", "1")
+    (without,) = of_kind("ScaledObject", rendered("gpu", "workers.gpu.keda.deadlines="))
+    assert {each["type"] for each in without["spec"]["triggers"]} == {"kafka"}
 
 
 def test_a_full_window_asks_for_no_other_worker():
@@ -556,7 +572,7 @@ def test_every_variable_that_is_set_from_values_is_one_that_services_know():
         for name in environment(each, manifests)
         if name.startswith("PAIRSCORE_")
     }
-    given = {"LOG_LEVEL", "PRECISION", "BACKEND", "WINDOW"}
+    given = {"LOG_LEVEL", "OTLP_ENDPOINT", "PRECISION", "BACKEND", "WINDOW"}
     assert {
         each for each in set_by_the_chart if each.split("_", 1)[1].split("__")[-1] not in given
     } <= set(OWNED)

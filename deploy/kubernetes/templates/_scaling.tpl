@@ -48,6 +48,11 @@ spec:
       authenticationRef: {name: {{ . }}}
       {{- end }}
     {{- end }}
+    {{- with $scaler.deadlines }}
+    - type: prometheus
+      metricType: AverageValue
+      metadata: {serverAddress: {{ . | quote }}, query: sum(pairscore_required_workers), threshold: "1"}
+    {{- end }}
 {{- end -}}
 
 {{/* With "scaler", values such as workers.cpu.hpa. */}}
