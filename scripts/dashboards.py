@@ -65,7 +65,12 @@ FLEET: Final = Dashboard(
         Row(
             "Rows",
             (
-                Panel("Outcomes", "cps", [rate(m.WORKER_OUTCOMES, "error").naming("error", "score")], stacked=True),
+                Panel(
+                    "Outcomes",
+                    "cps",
+                    [rate(m.WORKER_OUTCOMES, "error").naming("error", "score")],
+                    stacked=True,
+                ),
                 Panel(
                     "Published, scored, stored",
                     "cps",
@@ -79,7 +84,11 @@ FLEET: Final = Dashboard(
                 Panel(
                     "Share of each reason",
                     "percentunit",
-                    [rate(m.WORKER_OUTCOMES, "error").over(rate(m.WORKER_OUTCOMES), "error").naming("error", "score")],
+                    [
+                        rate(m.WORKER_OUTCOMES, "error")
+                        .over(rate(m.WORKER_OUTCOMES), "error")
+                        .naming("error", "score")
+                    ],
                     stacked=True,
                 ),
                 Panel("Retries", "cps", [rate(m.WORKER_RETRIES, "tier", legend="{{tier}} s")]),
@@ -229,7 +238,12 @@ PARTS: Final = Dashboard(
         Row(
             "Sinks and producers",
             (
-                Panel("Stored", "cps", [rate(m.SINK_ROWS, "job", "error").naming("error", "score")], stacked=True),
+                Panel(
+                    "Stored",
+                    "cps",
+                    [rate(m.SINK_ROWS, "job", "error").naming("error", "score")],
+                    stacked=True,
+                ),
                 Panel("Storing a batch", "s", quantiles(m.SINK_STORE_SECONDS)),
                 Panel("Spool", "bytes", [last(m.SINK_SPOOL_BYTES, "instance")]),
                 Panel("Producers' transactions", "cps", [rate(m.PRODUCER_TRANSACTIONS, "result")]),

@@ -174,7 +174,14 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def dead_links() -> Iterator[str]:
     """Links of the repository's Markdown files that lead to no file, or to no heading of one."""
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]):
+    for page in sorted(
+        [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("*/README.md"),
+            *ROOT.glob("deploy/*/README.md"),
+        ]
+    ):
         for path, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
             target = page.parent / path if path else page
             if "://" in path:

@@ -35,7 +35,9 @@ def faults(expr: str, recorded: set[str]) -> Iterator[str]:
                 yield f"{name}: no label {label}"
             elif values := has.get(label):
                 asked = value.split("|") if "~" in operator else [value]
-                yield from (f"{name}: {label} is never {v!r}" for v in asked if v not in {*values, ""})
+                yield from (
+                    f"{name}: {label} is never {v!r}" for v in asked if v not in {*values, ""}
+                )
     for named in _GROUPING.findall(expr):
         for label in re.findall(r"\w+", named):
             if label not in labels:

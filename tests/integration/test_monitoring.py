@@ -40,7 +40,9 @@ class Prometheus:
         found = self.ask("query", query=query)["result"]
         return {each["metric"].get(label, ""): float(each["value"][1]) for each in found}
 
-    def says(self, query: str, expected: Mapping[str, float], label: str = "") -> Callable[[], bool]:
+    def says(
+        self, query: str, expected: Mapping[str, float], label: str = ""
+    ) -> Callable[[], bool]:
         return lambda: self.values(query, label) == expected
 
 

@@ -1,4 +1,4 @@
-"""Prometheus' own tool takes the configuration and the rules, and sees each alert fire or be silent."""
+"""Prometheus' own tool takes the rules, and sees each alert fire and be silent."""
 
 import subprocess
 from collections.abc import Iterator
