@@ -129,7 +129,7 @@ def test_a_dashboard_is_that_of_the_code_and_names_what_there_is(path):
 
 def test_panels_do_not_lie_upon_each_other():
     for dashboard in dashboards.DASHBOARDS:
-        taken = set()
+        taken: set[tuple[int, int]] = set()
         for panel in dashboard.model()["panels"]:
             at = panel["gridPos"]
             assert at["x"] + at["w"] <= 24
