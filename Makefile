@@ -40,12 +40,13 @@ test: $(READY) ## Run all tests, JOBS files at a time (most of it is waiting), w
 faults: $(READY) ## Kill, hang and cut off everything, at length (about an hour)
 	@$(BIN)/python -m pytest tests/faults $$(grep -l long_faults tests/integration/*.py) --long-faults $(ARGS)
 
-check: $(READY) ## Format, lint, types, layers, drift of the documentation, the Helm chart
+check: $(READY) ## Format, lint, types, layers, drift of what is written from the code, the Helm chart
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python scripts/docs.py --check
+	@$(BIN)/python scripts/dashboards.py --check
 	@bash scripts/helm $(VENV)
 	@$(BIN)/python scripts/chart.py
 
@@ -56,8 +57,9 @@ format: $(READY) ## Format the code and fix what can be fixed
 bench: $(READY) ## Measure speed and memory (about 45 minutes; no network)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(READY) ## Write the reference from the code
+docs: $(READY) ## Write the reference and Grafana's dashboards from the code
 	@$(BIN)/python scripts/docs.py
+	@$(BIN)/python scripts/dashboards.py
 
 lock: $(READY) ## Resolve constraints.txt anew, and the lists of the images from it
 	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 \

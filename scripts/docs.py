@@ -182,11 +182,11 @@ def dead_links() -> Iterator[str]:
                 continue
             if not target.exists():
                 yield f"{page.relative_to(ROOT)}: {path} does not exist"
-            elif anchor and target.suffix == ".md" and anchor not in _anchors(target):
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
                 yield f"{page.relative_to(ROOT)}: {path}#{anchor}: there is no such heading"
 
 
-def _anchors(page: Path) -> set[str]:
+def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links, as GitHub has it."""
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text))

@@ -108,6 +108,7 @@ def run(
             health = Health(settings.worker.stall_seconds)
             metrics = Metrics("worker")
             meter = Meter(metrics, health)
+            meter.reads(topics.to_score)
             connection = Connection(settings.kafka)
             admin, found = connect(connection)
             check_topics(settings.kafka, admin, found, topics.all)

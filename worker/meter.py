@@ -68,6 +68,12 @@ class Meter:
         """What scores: `fingerprint`, `model`, `backend`, `device` and `precision`."""
         self._metrics.set(catalogue.WORKER_MODEL, 1, **labels)
 
+    def reads(self, topics: Iterable[str]) -> None:
+        """What is read: its counters are there, at 0, before the first event, which alerts need."""
+        for topic in topics:
+            self._metrics.inc(catalogue.WORKER_RECORDS, 0, topic=topic)
+            self._metrics.inc(catalogue.WORKER_LOST_PLACES, 0, topic=topic)
+
     def scorer(self, scorer: Shown) -> None:
         """What remembers and fetches, to be shown from now on."""
         self._parts = (

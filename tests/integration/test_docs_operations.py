@@ -18,7 +18,6 @@ from shared.results.postgres import prepare
 from shared.results.spool import spool_path
 from shared.settings import SERVICES, KafkaSettings
 from shared.telemetry.metrics import CATALOGUE
-from shared.topics import Topics
 from sink.csv.spool import Spool
 from sink.intake import Batch, Scored
 from tests.documents import DOCS, blocks, page
@@ -67,15 +66,6 @@ def test_brokers_are_told_what_those_of_deploy_local_are():
     assert len(told) >= 9
     ours = behaviour(3)
     assert {name: ours[name] for name in told if name in ours} == told
-
-
-def test_the_number_of_partitions_in_the_alert_is_that_of_the_defaults():
-    settings = KafkaSettings()
-    topics = len(Topics.of(settings).to_score)
-    assert (
-        f"sum(pairscore_worker_assigned_partitions) < {settings.partitions * topics}`: partitions "
-        f"times topics that workers read, {settings.partitions} x {topics} by default"
-    ) in page(PAGE)
 
 
 def test_the_properties_of_the_example_are_taken():

@@ -67,6 +67,15 @@ def test_counters_are_what_was_published(fleet):
     assert found["row_seconds_sum"] >= 3, "one was tried again three times, after a second each"
 
 
+def test_what_alerts_are_made_of_is_there_before_anything_happens(fleet):
+    [port] = free_ports(1)
+    with working(fleet, Told(), telemetry={"port": port}):
+        wait_until(lambda: ready(port), within=WITHIN)
+        found = said_by_worker(port)
+    for topic in fleet.topics.to_score:
+        assert found[f"lost_places_total/{topic}"] == found[f"records_total/{topic}"] == 0
+
+
 def test_full_window_pauses_every_partition_until_there_is_room(fleet):
     [port] = free_ports(1)
     scorer = Told(lambda _: None)
