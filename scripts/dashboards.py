@@ -26,7 +26,13 @@ UP: Final = Metric("up", "gauge", "Whether Prometheus had /metrics of it.")
 ALERTS: Final = Metric(
     "ALERTS", "gauge", "Alerts, pending and firing.", (Label("alertname"), Label("alertstate"))
 )
-OTHERS: Final = (CPU, MEMORY, DESCRIPTORS, UP, ALERTS)
+REQUIRED: Final = Metric(
+    "pairscore_required_workers",
+    "gauge",
+    "Workers that a job with a deadline needs; recorded by rules/scaling.yml.",
+    (Label("job"),),
+)
+OTHERS: Final = (CPU, MEMORY, DESCRIPTORS, UP, ALERTS, REQUIRED)
 
 
 def _mean(seconds: Metric, number: Metric, *by: str, **where: str) -> Query:
@@ -113,6 +119,23 @@ FLEET: Final = Dashboard(
                     [
                         last(m.WORKER_IN_FLIGHT, legend="in the scorer"),
                         last(m.WORKER_UNCONFIRMED, legend="not committed"),
+                    ],
+                ),
+            ),
+        ),
+        Row(
+            "Deadlines",
+            (
+                Panel("Workers required", "none", [last(REQUIRED, "job")], stacked=True),
+                Panel("Rows left", "none", [last(m.SINK_LEFT, "job_name", how="max")]),
+                Panel("Time left", "s", [last(m.SINK_DEADLINE, "job_name", how="max").from_now()]),
+                Panel(
+                    "What a worker can do",
+                    "cps",
+                    [
+                        rate(m.WORKER_BUSY_ROWS, legend="rows a second").over(
+                            rate(m.WORKER_BUSY_SECONDS)
+                        )
                     ],
                 ),
             ),

@@ -30,6 +30,10 @@ class Query:
         metrics = tuple(dict.fromkeys((*self.metrics, *other.metrics)))
         return Query(f"{self.expr} / {ignoring}{other.expr}", self.legend, metrics)
 
+    def from_now(self) -> "Query":
+        """Of a time in seconds since the epoch: how far it is away."""
+        return Query(f"{self.expr} - time()", self.legend, self.metrics)
+
     def naming(self, label: str, name: str) -> "Query":
         """The same, where the series whose `label` is empty is called `name`."""
         expr = f'label_replace({self.expr}, "{label}", "{name}", "{label}", "")'
