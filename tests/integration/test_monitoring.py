@@ -1,25 +1,29 @@
 """Prometheus with our rules watches a worker and a sink at work, and tells what they did."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 import yaml
 
 from deploy.local.ports import free_ports
 from pairscore.pair import Failure, Pair, Reason
+from shared.messages import JobMessage, JobState
 from shared.topics import Topics
 from tests import commands
 from tests.fetching import wait_until
 from tests.monitoring import FOLDER, alerts, document, program
+from tests.otlp import Seen, collecting
 from tests.services import had
 from tests.sinking import Place
 from tests.working import SCORE, WITHIN, Fleet, Told, working
 
 ROWS, GONE = 60, 7
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Prometheus:
@@ -71,6 +75,10 @@ def watching(folder: Path, ports: Mapping[str, int]) -> Iterator[Prometheus]:
             yield prometheus
 
 
+def rows_of(spans: Sequence[Seen]) -> int:
+    return sum(int(span.attributes["messaging.batch.message_count"]) for span in spans)
+
+
 def _answers(prometheus: Prometheus) -> bool:
     try:
         return bool(prometheus.ask("status/buildinfo"))
@@ -88,14 +96,15 @@ def test_prometheus_tells_what_a_fleet_did_and_has_nothing_to_alert(kafka, topic
 
     [port] = free_ports(1)
     with (
-        working(fleet, Told(answer), telemetry={"port": port}),
-        store.sink() as sink,
+        collecting() as collector,
+        working(fleet, Told(answer), telemetry={"port": port, "otlp_endpoint": collector.endpoint}),
+        store.sink(PAIRSCORE_TELEMETRY__OTLP_ENDPOINT=collector.endpoint) as sink,
         watching(tmp_path, {"worker": port, "sink": sink.port}) as prometheus,
     ):
         wait_until(
             prometheus.says("pairscore_ready", {"worker": 1, "sink": 1}, "job"), within=WITHIN
         )
-        fleet.publish(range(ROWS))
+        fleet.publish(range(ROWS), trace=PARENT)
         expected = {"": ROWS - GONE, "http_error": GONE}
         for metric in ("pairscore_worker_outcomes_total", "pairscore_sink_rows_stored_total"):
             wait_until(
@@ -113,6 +122,16 @@ def test_prometheus_tells_what_a_fleet_did_and_has_nothing_to_alert(kafka, topic
         oldest = "max(pairscore_worker_oldest_unread_seconds)"
         wait_until(prometheus.says(oldest, {"": 0}), within=WITHIN)
 
+        # The spans tell the same, each below the one that published what it is of.
+        wait_until(lambda: rows_of(collector.named("process scores")) == ROWS, within=WITHIN)
+        worked = collector.named("process pairs")
+        assert {(span.trace, span.parent) for span in worked} == {tuple(PARENT.split("-")[1:3])}
+        for name, count in (("scored", ROWS - GONE), ("failed", GONE)):
+            assert sum(int(span.attributes[f"pairscore.{name}"]) for span in worked) == count
+        told = [span for each in worked for span in collector.below(each)]
+        stored = [span for each in told for span in collector.below(each)]
+        assert (rows_of(told), rows_of(stored)) == (ROWS, ROWS)
+
         # Each rule has been evaluated since, and none comes to anything, not even by and by.
         since = datetime.now(UTC)
 
@@ -125,6 +144,38 @@ def test_prometheus_tells_what_a_fleet_did_and_has_nothing_to_alert(kafka, topic
         assert {rule["name"] for rule in loaded if rule["type"] == "alerting"} == alerts().keys()
         assert [rule["name"] for rule in loaded if rule["health"] != "ok"] == []
         assert prometheus.ask("alerts")["alerts"] == []
+
+
+def test_prometheus_tells_what_a_deadline_takes(kafka, topic_prefix, tmp_path):
+    fleet = Fleet(kafka.bootstrap_servers, topic_prefix)
+    store = Place(fleet.settings, tmp_path / "results")
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    job = JobMessage(
+        job="j",
+        source="j.csv",
+        rows_published=ROWS,
+        rows=ROWS,
+        state=JobState.CLOSED,
+        created_at=datetime.now(UTC),
+        deadline=deadline,
+    )
+    with (
+        store.sink() as sink,
+        watching(tmp_path, {"sink": sink.port}) as prometheus,
+    ):
+        fleet.producer.produce(fleet.topics.jobs, key=b"j", value=job.encode())
+        fleet.producer.flush(WITHIN)
+        wait_until(prometheus.says("pairscore_required_workers", {"j": 1}, "job"), within=WITHIN)
+        left = "pairscore_sink_job_rows_left"
+        assert prometheus.values(left, "job_name") == {"j": ROWS}
+        when = prometheus.values("pairscore_sink_job_deadline_timestamp_seconds", "job_name")
+        assert when["j"] == pytest.approx(deadline.timestamp(), abs=0.001)
+        told = Told(lambda _: SCORE)
+        with working(fleet, told):
+            fleet.publish(range(ROWS))
+            wait_until(lambda: len(fleet.rows()) == ROWS, within=WITHIN)
+        # What is complete is told of no more.
+        wait_until(prometheus.says(left, {}, "job_name"), within=WITHIN)
 
 
 def test_an_alert_comes_of_a_dead_letter(kafka, topic_prefix, tmp_path):
