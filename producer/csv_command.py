@@ -137,6 +137,10 @@ def _check(
     job = describe_job(name_job(options.job, survey), survey, datetime.now(UTC), deadline)
     check_job(job, survey, admin, topics)
     check_rows(survey, job, settings.kafka)
+    if deadline is not None:
+        # Not refused: the same command may go on with a job after its deadline.
+        over = ", which is over" if deadline <= datetime.now(UTC) else ""
+        errors.out(f"wanted by {deadline.astimezone():%Y-%m-%d %H:%M %Z}{over}", highlight=False)
     for note in survey.notes:
         errors.out(note, highlight=False)
     return survey, job

@@ -147,7 +147,7 @@ def continue_job(found: AnyJob | None, wanted: AnyJob) -> AnyJob:
             f"job {wanted.job} has been published from something else ({'; '.join(differences)}); "
             "choose another name with --job, or the file and options it was begun with"
         )
-    if wanted.deadline is None or found.state is JobState.CLOSED:
+    if wanted.deadline is None or found.deadline is not None or found.state is JobState.CLOSED:
         return found
     return found.model_copy(update={"deadline": wanted.deadline})
 
@@ -156,7 +156,7 @@ def read_deadline(given: str, now: datetime) -> datetime:
     """When `--deadline` means, in UTC: `06:00` is the next time that the clock here says so.
 
     Raises:
-        InputError: it is no time, or is over.
+        InputError: it is no time.
     """
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", given):
@@ -166,14 +166,12 @@ def read_deadline(given: str, now: datetime) -> datetime:
             if found <= local:
                 found = datetime.combine(local.date() + timedelta(days=1), wanted).astimezone()
         else:
-            found = datetime.fromisoformat(given).astimezone()
-    except ValueError:
+            found = datetime.fromisoformat(given).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InputError(
             f"--deadline: {given!r} is no time; write 06:00, or 2026-12-24T06:00, with +00:00 or "
             "the like for another time zone than this machine's"
         ) from None
-    if found <= now:
-        raise InputError(f"--deadline: {given} is over")
     return found.astimezone(UTC)
 
 

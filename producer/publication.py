@@ -21,7 +21,7 @@ from producer.pulse import Pulse
 from producer.transactions import NO_HEADERS, Transactions
 from shared.messages import JobState
 from shared.settings import ProducerOptions
-from shared.telemetry.traces import PUBLISH, Headers, Span, Tracer, current, sending
+from shared.telemetry.traces import PUBLISH, Headers, Span, Tracer, current, links_to, sending
 from shared.topics import Topics
 
 MOST_BYTES: Final = 32_000_000
@@ -247,7 +247,7 @@ class Publication(Generic[Record, AnyJob]):
         self._span = self._tracer.begin(
             "publish pairs",
             PUBLISH,
-            links=() if self._within is None else (self._within,),
+            links=[*links_to([self._within] if self._within else []).values()],
             attributes=sending(self._topics.pairs),
         )
         return NO_HEADERS if self._span is None else self._span.headers

@@ -111,7 +111,7 @@ class Intake:
                 continue  # what was said of a job is taken back, which is long complete
             found = decode(ScoreMessage if topic == scores_topic else JobMessage, value)
             if isinstance(found, ScoreMessage) and value is not None:
-                trace = parent_of(record.headers()) if self._traced else None
+                trace = parent_of(record) if self._traced else None
                 append(Scored(partition, offset, found, value, trace))
                 batch.size += len(value)
             elif isinstance(found, JobMessage):

@@ -27,7 +27,7 @@ from shared.telemetry.metrics import (
     SINK_STORE_SECONDS,
     Metrics,
 )
-from shared.telemetry.traces import PROCESS, Tracer, by_parent, others, processing
+from shared.telemetry.traces import PROCESS, Tracer, by_parent, links_to, others, processing
 from sink.faults import Persistent, StoreFault
 from sink.intake import BATCH_BYTES, Batch, Intake, Place, Record, Stored
 
@@ -245,13 +245,14 @@ class Loop:
     def _trace(self, batch: Batch, seconds: float) -> None:
         """A span for each trace that outcomes of a batch are in, since the first was taken."""
         rows = by_parent(scored.trace for scored in batch.scores)
+        links = links_to(rows)
         for parent, count in rows.items():
             span = self._tracer.begin(
                 "process scores",
                 PROCESS,
                 parent,
                 since=time.time() - seconds,
-                links=others(parent, rows),
+                links=others(parent, links),
                 attributes={
                     **processing(self._intake.topics.scores),
                     "messaging.batch.message_count": count,

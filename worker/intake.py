@@ -68,7 +68,7 @@ class Intake:
         if isinstance(pair, Rejection):
             return Unreadable(pair, _origin(topic, message))
         failure = pair.width and malformation(len(pair.columns), pair.width)
-        parent = parent_of(message.headers()) if self._traced else None
+        parent = parent_of(message) if self._traced else None
         trace = None if parent is None else Traced(parent, now)
         if failure:
             return Malformed(pair, failure, trace)

@@ -193,7 +193,7 @@ class Worker:
         now, was = self._clock(), self._busy_since
         if was is not None:
             self._meter.busy(now - was, rows)
-        self._busy_since = now if self._scoring.waiting else None
+        self._busy_since = now if self._scoring.is_full else None
 
     def _beat(self) -> None:
         """Say that all goes on; but where a row does not come out of the scorer, it does not.
@@ -311,11 +311,10 @@ class Worker:
         self._meter.finished(pair, now)
 
     def _collect(self, seconds: float = 0.0) -> int:
-        """Take what has come out of the scorer; how many rows."""
+        """Take what has come out of the scorer; how many rows have got their outcome."""
         now: datetime | None = None
         rows = 0
         for task, outcome in self._scoring.collect(seconds):
-            rows += 1
             now = now or datetime.now(UTC)
             publication = self._publisher.outcome(task.pair, outcome, now, task.trace)
             if publication.kind is Kind.RETRY and task.pair.job in self._cancelled:
@@ -324,6 +323,7 @@ class Worker:
             if not self._ledger.resolve(task.record, publication):
                 self._meter.dropped()
             elif publication.kind is Kind.SCORE:
+                rows += 1
                 self._meter.finished(task.pair, now)
         return rows
 

@@ -137,6 +137,14 @@ class Scoring:
         """How many rows are still to be handed over."""
         return len(self._urgent) + len(self._others)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the scorer has as much as it can do at once, and more rows are there.
+
+        Not where nearly all that it has wait for their hosts.
+        """
+        return self.waiting > 0 and len(self._submitted) - self._held() >= self._limit / 2
+
     def put(self, task: Task) -> None:
         """Take a row."""
         (self._urgent if task.urgent else self._others).append(task)

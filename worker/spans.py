@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from shared.telemetry.traces import (
-    MOST_LINKS,
     PROCESS,
     PUBLISH,
     Span,
     Tracer,
     by_parent,
+    links_to,
     others,
     processing,
     sending,
@@ -34,7 +34,7 @@ class BatchSpans:
 
     For each batch, `process pairs` lasts from when the first of its rows was taken until they are
     committed, and in it `publish scores` as long as the transaction. Those of the other batches in
-    the transaction are linked.
+    the transaction are linked. Of very many, the largest have spans.
     """
 
     def __init__(self, tracer: Tracer, outcomes: Sequence[Publication], topics: Topics) -> None:
@@ -65,8 +65,8 @@ class BatchSpans:
 
     @property
     def trace_ids(self) -> Sequence[str]:
-        """Of the traces, at most as many as are linked."""
-        return [spans.process.trace_id for spans in self._spans.values()][:MOST_LINKS]
+        """Of the traces that have spans."""
+        return [spans.process.trace_id for spans in self._spans.values()]
 
     def carried_by(self, plan: Plan[Publication]) -> Plan[Publication]:
         """The plan, with the headers that its messages are to carry."""
@@ -85,14 +85,16 @@ class BatchSpans:
         since: dict[str, float] = {}
         for trace in traces:
             since[trace.parent] = min(trace.since, since.get(trace.parent, trace.since))
-        for parent, rows in by_parent(trace.parent for trace in traces).items():
+        batches = by_parent(trace.parent for trace in traces)
+        links = links_to(batches)
+        for parent, rows in batches.items():
             count = {"messaging.batch.message_count": rows}
             process = tracer.begin(
                 "process pairs",
                 PROCESS,
                 parent,
                 since=since[parent],
-                links=others(parent, since),
+                links=others(parent, links),
                 attributes={**processing(topics.pairs), **count},
             )
             if process is None:

@@ -188,11 +188,17 @@ class Transactions:
 
 def _explain(error: KafkaError) -> str:
     said = describe(error)
-    # Kafka 4.3 stumbles over the commit of one that it is about to fence, and answers UNKNOWN.
-    if error.code() in FENCED or error.code() == KafkaError.UNKNOWN:
+    apart = "where two run with one id, set PAIRSCORE_WORKER__ID for each"
+    if error.code() in FENCED:
         return (
-            f"another worker has taken over, or Kafka has given this one up ({said}); it "
-            "must start anew; where two run with one id, set PAIRSCORE_WORKER__ID for each"
+            f"another worker has taken over, or Kafka has given this one up ({said}); it must "
+            f"start anew; {apart}"
+        )
+    if error.code() == KafkaError.UNKNOWN:
+        # So Kafka 4.3 answers the commit of one that it is about to fence.
+        return (
+            f"Kafka failed by itself ({said}), as when another worker has just taken over; this "
+            f"one must start anew; {apart}"
         )
     return f"Kafka: {said}; the worker must start anew"
 

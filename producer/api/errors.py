@@ -113,9 +113,12 @@ def name_requests(app: FastAPI, tracer: Tracer) -> None:
         request.state.request_id = given if known else secrets.token_hex(8)
         began = time.monotonic()
         with tracer.serving(request.method, request.headers.get(HEADER)) as span:
-            response = await call(request)
-            if span is not None:
-                _describe(span, request, response)
+            response = None
+            try:
+                response = await call(request)
+            finally:
+                if span is not None:
+                    _describe(span, request, response)
         response.headers["X-Request-Id"] = request.state.request_id
         client: Client | None = getattr(request.state, "client", None)
         _access.info(
@@ -132,13 +135,13 @@ def name_requests(app: FastAPI, tracer: Tracer) -> None:
         return response
 
 
-def _describe(span: Span, request: Request, response: Response) -> None:
+def _describe(span: Span, request: Request, response: Response | None) -> None:
     route = getattr(request.scope.get("route"), "path", "")
     if route:
         span.own.update_name(f"{request.method} {route}")
     about = {
         "http.request.method": request.method,
         "http.route": route,
-        "http.response.status_code": response.status_code,
+        "http.response.status_code": 500 if response is None else response.status_code,
     }
     span.own.set_attributes({name: value for name, value in about.items() if value})

@@ -305,11 +305,15 @@ class LotPublisher:
         ]
         _add_jobs(transactions, self._topics.jobs, said)
         self._doubt = (placed, said)
-        transactions.commit(lambda: self._settled(said))
+        why = "it is not known to be committed"
+        try:
+            transactions.commit(lambda: self._settled(said))
+            why = ""
+        finally:
+            for span in spans:
+                if span is not None:
+                    span.end(why)
         self._doubt = None
-        for span in spans:
-            if span is not None:
-                span.end()
         by_name = {job.job: job for job in said}
         self._jobs = {
             client: by_name.get(job.job, job)

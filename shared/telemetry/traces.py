@@ -10,10 +10,9 @@ nothing. Names and attributes are those of OpenTelemetry's conventions for messa
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
@@ -25,15 +24,17 @@ from shared.shutdown import try_to_close
 HEADER: Final = "traceparent"
 """Of messages, and of requests over HTTP."""
 
-MOST_LINKS: Final = 32
-"""Of a span to those of other batches in the same transaction."""
+MOST_TRACES: Final = 32
+"""Of one transaction have spans, each linked to the others; further ones end there."""
 
 Value: TypeAlias = str | int | float
 Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_CHARS: Final = 55
+_LONGEST: Final = 256
 _NS: Final = 1_000_000_000
-_CLOSE_SECONDS: Final = 3.0
+_CLOSE_SECONDS: Final = 1.0
 _EXPORT_SECONDS: Final = 5.0
 _DELAY_MS: Final = 1_000
 
@@ -100,7 +101,7 @@ class Tracer:
         parent: str | Span | None = None,
         *,
         since: float | None = None,
-        links: Iterable[str] = (),
+        links: Sequence[otel.Link] = (),
         attributes: Mapping[str, Value] | None = None,
     ) -> Span | None:
         """A span below `parent`, or the root of a trace; None where that is not sampled.
@@ -110,7 +111,7 @@ class Tracer:
             kind: `PUBLISH`, `PROCESS` or `SERVE`.
             parent: a span of this process, or the `traceparent` of one of another.
             since: when it began, in seconds since the epoch; now where that is None.
-            links: `traceparent` of spans of other traces that it is about too.
+            links: to spans of other traces that it is about too.
             attributes: by their names in OpenTelemetry's conventions.
         """
         if self._own is None:
@@ -121,13 +122,12 @@ class Tracer:
             if above is None:
                 return None
             context = otel.set_span_in_context(above, context)
-        linked = [_remote(each) for each in islice(links, MOST_LINKS)]
         span = self._own.start_span(
             name,
             context,
             kind,
             dict(attributes or {}),
-            [otel.Link(each.get_span_context()) for each in linked if each is not None],
+            links,
             None if since is None else int(since * _NS),
         )
         return Span(span) if span.is_recording() else None
@@ -151,22 +151,47 @@ def current() -> str | None:
     return Span(span).traceparent if span.is_recording() else None
 
 
-def parent_of(headers: Any) -> str | None:  # noqa: ANN401
-    """The `traceparent` among a message's headers, a list; None where it is in no trace."""
-    for name, value in headers or ():
-        if name == HEADER and value is not None:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
+class Carrier(Protocol):
+    """A message; `confluent_kafka.Message` is one."""
+
+    def headers(self) -> Any: ...  # noqa: ANN401, D102
+
+
+def parent_of(message: Carrier) -> str | None:
+    """The `traceparent` of a message that is in a trace that is sampled; never raises.
+
+    Whatever its headers are, they are to cost no row, and no memory but for a `traceparent`.
+    """
+    try:
+        headers = message.headers() or ()
+    except (SystemError, UnicodeError):  # a name that is no text
+        return None
+    for name, value in headers:
+        if name == HEADER and value is not None and len(value) <= _LONGEST:
+            text = value if isinstance(value, str) else value.decode("ascii", "replace")
+            return None if _remote(text) is None else text[:_CHARS]
     return None
 
 
-def by_parent(parents: Iterable[str | None]) -> Counter[str]:
-    """How many messages of a batch are of each trace, those that are in one."""
-    return Counter(parent for parent in parents if parent is not None)
+def by_parent(parents: Iterable[str | None]) -> dict[str, int]:
+    """How many messages of a batch are of each trace, of the `MOST_TRACES` that have the most."""
+    counted = Counter(parent for parent in parents if parent is not None)
+    return dict(counted.most_common(MOST_TRACES))
 
 
-def others(parent: str, parents: Iterable[str]) -> Iterator[str]:
+def links_to(parents: Iterable[str]) -> dict[str, otel.Link]:
+    """Links to spans, by their `traceparent`."""
+    found = {parent: _remote(parent) for parent in parents}
+    return {
+        parent: otel.Link(span.get_span_context())
+        for parent, span in found.items()
+        if span is not None
+    }
+
+
+def others(parent: str, links: Mapping[str, otel.Link]) -> list[otel.Link]:
     """All but one: what its span is linked to."""
-    return (each for each in parents if each != parent)
+    return [link for each, link in links.items() if each != parent]
 
 
 @contextmanager
@@ -187,8 +212,10 @@ def tracing(settings: TelemetrySettings, service: str, name: str = "") -> Iterat
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-    # It would say each time that it tries again, and why.
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+    from shared.telemetry.exporting import Telling
+
+    # It would say each time that it tries again, and why; `Telling` says it once.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     resource = {"service.name": f"pairscore-{service}", "service.version": __version__}
     if name:
         resource["service.instance.id"] = name
@@ -200,7 +227,8 @@ def tracing(settings: TelemetrySettings, service: str, name: str = "") -> Iterat
     exporter = OTLPSpanExporter(
         endpoint=settings.otlp_endpoint + "/v1/traces", timeout=_EXPORT_SECONDS
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_DELAY_MS))
+    telling = Telling(exporter, settings.otlp_endpoint)
+    provider.add_span_processor(BatchSpanProcessor(telling, schedule_delay_millis=_DELAY_MS))
     try:
         yield Tracer(provider.get_tracer("pairscore", __version__))
     finally:

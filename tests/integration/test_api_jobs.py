@@ -189,7 +189,8 @@ def test_a_deadline_is_the_jobs(api_and_fleet, kind):
     assert reply.status_code == 202, reply.text
     deadline = said(fleet, reply.json()["job"]).deadline
     assert deadline == datetime(2026, 1, 31, 5, tzinfo=UTC)
-    for bad in ("06:00", "2026-01-31T06:00:00", "soon"):
+    edges = ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00")
+    for bad in ("06:00", "2026-01-31T06:00:00", "soon", *edges):
         problem = ask(bad)
         assert problem.status_code == 422
         assert "deadline" in problem.json()["detail"]

@@ -183,4 +183,5 @@ def test_a_job_is_done_whatever_became_of_the_collector(fleet: Fleet, collector:
     with working(fleet, Told(), telemetry=traced(collector)):
         fleet.publish(range(20), job=name, trace=PARENT)
         wait_until(lambda: fleet.rows() == list(range(20)), within=WITHIN)
+    assert collector.refusals < 1_000_000, "it was asked"
     assert not collector.spans

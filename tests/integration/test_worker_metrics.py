@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from deploy.local.ports import free_ports
-from pairscore.pair import Failure, Reason
+from pairscore.pair import Failure, Outcome, Pair, Reason
 from tests.fetching import wait_until
 from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, said_by_worker, working
 
@@ -114,14 +114,23 @@ def test_window_is_full_at_its_bytes(fleet):
 def test_what_a_worker_can_do_is_measured_while_it_has_enough_to_do(fleet):
     """Not while rows come one by one, which it would take for all that it can do."""
     [port] = free_ports(1)
-    scorer, rate = Told(lambda _: None), 200.0
+    passed: set[str] = set()
+
+    def answer(pair: Pair) -> Outcome | None:
+        # Every second row fails at first, which brings nobody nearer to the end.
+        if int(pair.url.split("/")[-1].removesuffix(".jpg")) % 2 and pair.url not in passed:
+            passed.add(pair.url)
+            return PASSING
+        return None
+
+    scorer, rate = Told(answer), 200.0
     own = {"id": "w", "in_flight": 16}
     with working(fleet, scorer, telemetry={"port": port}, worker=own, fetch={"concurrency": 1}):
         wait_until(lambda: ready(port), within=WITHIN)
         for row in range(5):
             fleet.publish(range(row, row + 1))
             wait_until(partial(kept, scorer, row + 1), within=WITHIN)
-            scorer.finish(range(row, row + 1))
+            scorer.kept[row].set_result(SCORE)
         wait_until(lambda: fleet.rows() == list(range(5)), within=WITHIN)
         assert said_by_worker(port)["busy_rows_total"] == 0
         fleet.publish(range(5, 1_005))

@@ -177,6 +177,8 @@ def test_a_deadline_that_is_given_later_is_the_jobs_until_it_is_closed(folder):
     wanted = describe_job("a-job", survey, NOW, deadline)
     assert wanted.deadline == deadline
     assert continue_job(begun, wanted).deadline == deadline
+    later = describe_job("a-job", survey, NOW, deadline + timedelta(days=1))
+    assert continue_job(wanted, later).deadline == deadline
     assert continue_job(wanted, describe_job("a-job", survey, NOW)).deadline == deadline
     assert continue_job(begun.closed(1), wanted).deadline is None
 
@@ -207,13 +209,17 @@ def test_a_deadline_is_the_next_such_time_here_or_a_time_in_full(monkeypatch, gi
     assert found.tzinfo is UTC
 
 
-@pytest.mark.parametrize("given", ["6", "25:00", "6 o'clock", "2026-13-01", "", "06:00:00Z"])
+@pytest.mark.parametrize(
+    "given", ["6", "25:00", "6 o'clock", "2026-13-01", "", "06:00:00Z", "9999-12-31T23:59:59-12:00"]
+)
 def test_what_is_no_time_is_refused_in_one_line(given):
     with pytest.raises(InputError, match=r"^--deadline: .* is no time; write 06:00") as error:
         read_deadline(given, NOW)
     assert "\n" not in str(error.value)
 
 
-def test_a_deadline_that_is_over_is_refused():
-    with pytest.raises(InputError, match="--deadline: 2025-12-31T06:00 is over"):
-        read_deadline("2025-12-31T06:00", NOW)
+def test_a_deadline_that_is_over_is_no_reason_not_to_go_on_with_a_job(folder):
+    over = read_deadline("2025-12-31T06:00+00:00", NOW)
+    assert over < NOW
+    begun = describe_job("a-job", folder(), over - timedelta(hours=1), over).published(0)
+    assert continue_job(begun, describe_job("a-job", folder(), NOW, over)) == begun

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,18 +12,20 @@ from pairscore.errors import SettingsError
 from shared.settings import ProducerSettings, TelemetrySettings, read_service_settings
 from shared.telemetry.traces import (
     HEADER,
-    MOST_LINKS,
+    MOST_TRACES,
     PROCESS,
     PUBLISH,
     Span,
     Tracer,
     by_parent,
     current,
+    links_to,
+    others,
     parent_of,
     tracing,
 )
 from tests.fetching import wait_until
-from tests.otlp import collecting
+from tests.otlp import Collector, collecting
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -38,6 +41,10 @@ def begun(tracer: Tracer, *arguments: Any, **options: Any) -> Span:
     span = tracer.begin(*arguments, **options)
     assert span is not None
     return span
+
+
+def fewer(collector: Collector, refusals: int) -> bool:
+    return collector.refusals < refusals
 
 
 def settings_of(endpoint, sampled=1.0):
@@ -67,7 +74,7 @@ def test_a_span_goes_on_where_the_message_came_from(collector):
     assert process.attributes == {"messaging.system": "kafka", "pairscore.scored": 3}
     assert collector.below(process) == [publish]
     assert (name, value) == (HEADER, f"00-{TRACE}-{publish.id}-01")
-    assert parent_of([("other", b"x"), (name, str(value).encode())]) == value
+    assert parent_of(Carried([("other", b"x"), (name, str(value).encode())])) == value
 
 
 @pytest.mark.parametrize(
@@ -103,19 +110,72 @@ def test_so_many_are_sampled_as_was_set(collector):
         assert tracer.begin("process pairs", PROCESS, PARENT) is not None
 
 
-def test_links_lead_to_the_other_batches_of_a_transaction_up_to_a_number(collector):
-    other = [f"00-{number:032x}-{number:016x}-01" for number in range(1, 100)]
+def test_links_lead_to_the_other_batches_of_a_transaction(collector):
+    other = [f"00-{number:032x}-{number:016x}-01" for number in (1, 2)]
+    links = links_to([*other, "nonsense", PARENT])
     with tracing(settings_of(collector.endpoint), "worker") as tracer:
-        begun(tracer, "process pairs", PROCESS, PARENT, links=[*other[:2], "nonsense"]).end()
-        begun(tracer, "process scores", PROCESS, PARENT, links=other).end()
-    [few] = collector.named("process pairs")
-    assert few.links == (("0" * 31 + "1", "0" * 15 + "1"), ("0" * 31 + "2", "0" * 15 + "2"))
-    [many] = collector.named("process scores")
-    assert len(many.links) == MOST_LINKS
+        begun(tracer, "process pairs", PROCESS, PARENT, links=others(PARENT, links)).end()
+    [span] = collector.named("process pairs")
+    assert span.links == (("0" * 31 + "1", "0" * 15 + "1"), ("0" * 31 + "2", "0" * 15 + "2"))
 
 
-def test_messages_are_counted_by_the_trace_they_are_in():
+def test_messages_are_counted_by_the_trace_they_are_in_of_the_largest():
     assert by_parent([None, PARENT, "x", None, PARENT]) == {PARENT: 2, "x": 1}
+    many = [f"{number}" for number in range(1_000)]
+    assert len(by_parent([*many, "500", "x", "x"])) == MOST_TRACES
+    assert list(by_parent([*many, "500", "x", "x", "x"]))[:2] == ["x", "500"]
+
+
+class Carried:
+    """A message with headers, or one whose headers the client cannot read."""
+
+    def __init__(self, headers: object) -> None:
+        self._headers = headers
+
+    def headers(self) -> object:
+        if isinstance(self._headers, Exception):
+            raise self._headers
+        return self._headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        None,
+        [],
+        # What confluent-kafka makes of a name that is no UTF-8.
+        SystemError("returned a result with an exception set"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        [(HEADER, None)],
+        [(HEADER, b"\xff" * 55)],
+        [(HEADER, PARENT.replace("-01", "-00").encode())],
+        [(HEADER, b"01" + PARENT[2:].encode() + b"-" + b"x" * 1_000_000)],
+        [("Traceparent", PARENT.encode())],
+    ],
+    ids=["none", "no list", "no name", "no text", "no value", "bytes", "unsampled", "long", "case"],
+)
+def test_whatever_headers_a_message_has_it_is_read(headers):
+    assert parent_of(Carried(headers)) is None
+
+
+def test_no_more_of_a_header_is_kept_than_there_is_to_know():
+    longer = f"01{PARENT[2:]}-more"
+    assert parent_of(Carried([(HEADER, longer.encode())])) == longer[:55]
+
+
+def test_a_collector_that_is_away_is_told_of_once(collector, caplog):
+    collector.refusals = 1_000_000
+    caplog.set_level("INFO")
+    with tracing(settings_of(collector.endpoint), "x") as tracer:
+        for _ in range(2):
+            begun(tracer, "publish pairs", PUBLISH).end()
+            wait_until(partial(fewer, collector, collector.refusals))
+        collector.refusals = 0
+        begun(tracer, "publish pairs", PUBLISH).end()
+        wait_until(lambda: bool(collector.spans), within=20)
+    said = [record.getMessage() for record in caplog.records]
+    assert all("dropped" in line or "again" in line for line in said), said
+    assert len(said) <= 2
 
 
 def test_a_request_is_a_span_that_is_current_while_it_is_served(collector):

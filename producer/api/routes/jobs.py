@@ -1,11 +1,12 @@
 """`/v1/jobs`: any number of pairs, and what has come of them."""
 
+from datetime import datetime
 from email.message import Message
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
 
 from producer.api.access import OF_ALL, Served, Who, charge, refuse_unknown
 from producer.api.client import Client
@@ -46,6 +47,12 @@ JobName = Annotated[
 ]
 
 
+def _in_years(moment: datetime) -> datetime:
+    if not 2000 <= moment.year < 9000:
+        raise ValueError("it must be between the years 2000 and 9000")
+    return moment
+
+
 @router.post(
     "/v1/jobs",
     status_code=202,
@@ -81,7 +88,7 @@ async def post_job(
         bool, Query(description="CSV: new columns take the place of those of their name")
     ] = False,
     deadline: Annotated[
-        AwareDatetime | None,
+        Annotated[AwareDatetime, AfterValidator(_in_years)] | None,
         Query(
             description="when all of it is wanted, such as 2026-01-31T06:00:00Z: what a fleet that "
             "is scaled by deadlines goes by"

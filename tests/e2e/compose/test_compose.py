@@ -43,8 +43,6 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.results = folder / "results"
         self.results.mkdir()
-        # On which it is mounted, in a folder that containers only read.
-        (commands.ROOT / "results").mkdir(exist_ok=True)
         self.name = f"pairscore-test-{uuid.uuid4().hex[:8]}"
         self.kafka_port, postgres_port, self.api_port = free_ports(3)
         subnet = f"172.31.{200 + uuid.uuid4().int % 50}.0/24"
@@ -196,7 +194,6 @@ def test_every_row_comes_out_once_whatever_is_killed(
         go_on(_BETWEEN)
         for service in ("worker", "sink", "sink-postgres", "redis", "kafka"):
             stack.kill(service)
-            time.sleep(3.0)
             stack.up(workers=3)
             go_on(_BETWEEN)
         assert producer.wait(JOB_SECONDS) == 0, said.read_text()[-4000:]
