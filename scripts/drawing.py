@@ -65,6 +65,11 @@ class Series:
         """The highest value, 0 where there is none."""
         return max((value for value in self.values if value is not None), default=0.0)
 
+    @property
+    def total(self) -> float:
+        """The sum of all."""
+        return sum(value for value in self.values if value is not None)
+
 
 Told: TypeAlias = Callable[[Panel], Sequence[Series]]
 
@@ -113,7 +118,7 @@ def _panel(
     series = [each for each in told if each.last is not None]
     if panel.stacked or len(series) > _MANY:
         # What there is most of is at the bottom, and in the legend.
-        series.sort(key=lambda each: each.highest, reverse=True)
+        series.sort(key=lambda each: each.total, reverse=True)
     if not series:
         svg.text(group, "small mid", box.width / 2, box.height / 2 + 8, "No data")
     elif panel.is_number:

@@ -113,13 +113,16 @@ def test_a_gap_parts_a_line_and_what_is_no_number_is_one():
 
 def test_stacked_series_stand_upon_each_other():
     page = drawn(
-        [answer([10] * 11, job="few"), answer([30] * 11, job="many")], unit="cps", stacked=True
+        [answer([*[10] * 10, 50], job="few"), answer([30] * 11, job="many")],
+        unit="cps",
+        stacked=True,
     )
     few, many = paths(page, "line")
-    assert many[0][1] == pytest.approx(level(page, "30 c/s"), abs=0.1)
+    middle = (level(page, "20 c/s") + level(page, "40 c/s")) / 2
+    assert many[0][1] == pytest.approx(middle, abs=0.1)
     assert few[0][1] == pytest.approx(level(page, "40 c/s"), abs=0.1)
     areas = paths(page, "area")
-    assert {y for _, y in areas[0]} == {few[0][1], many[0][1]}
+    assert {y for _, y in areas[0]} == {few[0][1], few[-1][1], many[0][1]}
 
 
 def test_a_negative_value_stays_inside():
