@@ -1,5 +1,6 @@
 """Prometheus with our rules watches a worker and a sink at work, and tells what they did."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,9 @@ import yaml
 
 from deploy.local.ports import free_ports
 from pairscore.pair import Failure, Pair, Reason
+from scripts.dashboards import FLEET
+from scripts.drawing import Window
+from scripts.picture import asking, picture
 from shared.messages import JobMessage, JobState
 from shared.topics import Topics
 from tests import commands
@@ -30,12 +34,12 @@ class Prometheus:
     """One that runs, and what it answers."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def ask(self, path: str, **parameters: str) -> Any:
         with requests.Session() as session:
             session.trust_env = False
-            reply = session.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=WITHIN)
+            reply = session.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=WITHIN)
         reply.raise_for_status()
         return reply.json()["data"]
 
@@ -144,6 +148,12 @@ def test_prometheus_tells_what_a_fleet_did_and_has_nothing_to_alert(kafka, topic
         assert {rule["name"] for rule in loaded if rule["type"] == "alerting"} == alerts().keys()
         assert [rule["name"] for rule in loaded if rule["health"] != "ok"] == []
         assert prometheus.ask("alerts")["alerts"] == []
+
+        end = time.time()
+        window = Window(end - WITHIN, end, 1)
+        drawn = picture(FLEET, asking(prometheus.url, window), window, scrape=1)
+        assert f">{partitions}</text>" in drawn
+        assert ">http_error  " in drawn
 
 
 def test_prometheus_tells_what_a_deadline_takes(kafka, topic_prefix, tmp_path):
