@@ -111,9 +111,11 @@ def postgres() -> Iterator[local.NativePostgres]:
 def test_nothing_is_left_of_services_whose_user_was_killed(what: str) -> None:
     with program("-c", USER, what) as user:
         said = json.loads(first_line(user))
-        processes = [pid for service in said["services"] for pid in family(service)]
+        assert all(map(alive, said["services"]))
+        # Of Postgres' some come and go.
+        found = [pid for service in said["services"] for pid in family(service)]
+        processes = [pid for pid in found if alive(pid)]
         assert len(processes) > len(said["services"]), "Postgres is several"
-        assert all(map(alive, processes))
         folders = [Path(folder) for folder in said["folders"]]
         assert all(folder.is_dir() for folder in folders)
         user.kill()

@@ -121,8 +121,11 @@ def test_one_that_is_at_it_gives_way_to_the_next(fleet):
     publish(fleet, fleet.topics.dead_letters, *rows)
     with started(fleet, "replay.py", "pairs.dlq") as first:
         wait_until(lambda: end(fleet, fleet.topics.pairs) > 0, WITHIN)
+        # In the middle of it for sure: else it may be done before the other has begun.
+        first.send_signal(signal.SIGSTOP)
         second = run(fleet, "replay.py", "pairs.dlq")
         assert (second.returncode, second.stderr) == (0, "")
+        first.send_signal(signal.SIGCONT)
         assert first.wait(WITHIN) == 3
         assert first.stderr is not None
         assert first.stderr.read().startswith("replay: Kafka: ")
