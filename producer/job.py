@@ -35,7 +35,9 @@ class OwnJob(JobMessage):
         return {"the content's sha256": self.source_sha256}
 
 
-def api_job(name: str, client: str | None, sha256: str | None = None) -> OwnJob:
+def api_job(
+    name: str, client: str | None, sha256: str | None = None, deadline: datetime | None = None
+) -> OwnJob:
     """The message that begins a job of pairs which come over HTTP: no row is published yet.
 
     `sha256` is the hex digest of its content, where it can be sent again.
@@ -48,6 +50,7 @@ def api_job(name: str, client: str | None, sha256: str | None = None) -> OwnJob:
         rows_published=0,
         state=JobState.OPEN,
         created_at=datetime.now(UTC),
+        deadline=deadline,
     )
 
 

@@ -21,7 +21,16 @@ from producer.pulse import Pulse
 from producer.transactions import NO_HEADERS, Transactions
 from shared.messages import JobState
 from shared.settings import ProducerOptions
-from shared.telemetry.traces import PUBLISH, Headers, Span, Tracer, current, links_to, sending
+from shared.telemetry.traces import (
+    MESSAGES,
+    PUBLISH,
+    Headers,
+    Span,
+    Tracer,
+    current,
+    links_to,
+    sending,
+)
 from shared.topics import Topics
 
 MOST_BYTES: Final = 32_000_000
@@ -254,7 +263,7 @@ class Publication(Generic[Record, AnyJob]):
 
     def _end_span(self, rows: int, why: str = "") -> None:
         if self._span is not None:
-            self._span.end(why, {"messaging.batch.message_count": rows})
+            self._span.end(why, {MESSAGES: rows})
             self._span = None
 
     def _settled(self, job: AnyJob) -> bool:

@@ -27,7 +27,7 @@ from shared.telemetry.metrics import (
     SINK_STORE_SECONDS,
     Metrics,
 )
-from shared.telemetry.traces import PROCESS, Tracer, by_parent, links_to, others, processing
+from shared.telemetry.traces import Tracer
 from sink.faults import Persistent, StoreFault
 from sink.intake import BATCH_BYTES, Batch, Intake, Place, Record, Stored
 
@@ -244,22 +244,11 @@ class Loop:
 
     def _trace(self, batch: Batch, seconds: float) -> None:
         """A span for each trace that outcomes of a batch are in, since the first was taken."""
-        rows = by_parent(scored.trace for scored in batch.scores)
-        links = links_to(rows)
-        for parent, count in rows.items():
-            span = self._tracer.begin(
-                "process scores",
-                PROCESS,
-                parent,
-                since=time.time() - seconds,
-                links=others(parent, links),
-                attributes={
-                    **processing(self._intake.topics.scores),
-                    "messaging.batch.message_count": count,
-                },
-            )
-            if span is not None:
-                span.end()
+        since = time.time() - seconds
+        traces = (scored.trace for scored in batch.scores)
+        topic = self._intake.topics.scores
+        for span in self._tracer.process("process scores", topic, traces, lambda _: since).values():
+            span.end()
 
     def _count(self, batch: Batch, stored: Stored) -> None:
         for error, rows in stored.rows.items():

@@ -2,7 +2,7 @@
 
 import gzip
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +12,10 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 Value = str | int | float
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = f"00-{TRACE}-{SPAN}-01"
+"""A `traceparent` that is sampled, for tests."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Seen:
     began: float
     ended: float
     failed: str
+
+
+def messages(spans: Iterable[Seen]) -> int:
+    """How many messages spans are about, all together."""
+    return sum(int(span.attributes["messaging.batch.message_count"]) for span in spans)
 
 
 @dataclass

@@ -7,14 +7,10 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from shared.telemetry.traces import (
-    PROCESS,
+    MESSAGES,
     PUBLISH,
     Span,
     Tracer,
-    by_parent,
-    links_to,
-    others,
-    processing,
     sending,
 )
 from shared.topics import Topics
@@ -60,7 +56,7 @@ class BatchSpans:
         )
         for parent, spans in self._spans.items():
             figures = {f"pairscore.{word}": came[parent, word] for word in _BECAME}
-            spans.publish.end(why)
+            spans.publish.end(why, {MESSAGES: sum(figures.values())})
             spans.process.end(why, figures)
 
     @property
@@ -85,26 +81,12 @@ class BatchSpans:
         since: dict[str, float] = {}
         for trace in traces:
             since[trace.parent] = min(trace.since, since.get(trace.parent, trace.since))
-        batches = by_parent(trace.parent for trace in traces)
-        links = links_to(batches)
-        for parent, rows in batches.items():
-            count = {"messaging.batch.message_count": rows}
-            process = tracer.begin(
-                "process pairs",
-                PROCESS,
-                parent,
-                since=since[parent],
-                links=others(parent, links),
-                attributes={**processing(topics.pairs), **count},
-            )
-            if process is None:
-                continue
-            publish = tracer.begin(
-                "publish scores",
-                PUBLISH,
-                process,
-                attributes={**sending(topics.scores), **count},
-            )
+        begun = tracer.process(
+            "process pairs", topics.pairs, (trace.parent for trace in traces), since.__getitem__
+        )
+        for parent, process in begun.items():
+            attributes = sending(topics.scores)
+            publish = tracer.begin("publish scores", PUBLISH, process, attributes=attributes)
             if publish is not None:
                 self._spans[parent] = _Pair(process, publish)
 

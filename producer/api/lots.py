@@ -29,7 +29,7 @@ from producer.pulse import Pulse
 from producer.transactions import NO_HEADERS, Transactions
 from shared.messages import API, JobState, key_of
 from shared.telemetry.health import Health
-from shared.telemetry.traces import PUBLISH, Span, Tracer, sending
+from shared.telemetry.traces import MESSAGES, PUBLISH, Span, Tracer, sending
 from shared.topics import Topics
 
 OUTAGE_SECONDS: Final = 8.0
@@ -333,10 +333,8 @@ class LotPublisher:
         reply_to = None if lot.awaited is None else self._reply_to
         span = None
         if lot.trace is not None:
-            count = {"messaging.batch.message_count": len(lot.pairs)}
-            span = self._tracer.begin(
-                "publish pairs", PUBLISH, lot.trace, attributes={**sending(topic), **count}
-            )
+            attributes = {**sending(topic), MESSAGES: len(lot.pairs)}
+            span = self._tracer.begin("publish pairs", PUBLISH, lot.trace, attributes=attributes)
         headers = NO_HEADERS if span is None else span.headers
         for row, (url, caption) in enumerate(lot.pairs, first):
             value = encode_pair(job, row, url, caption, now, reply_to)

@@ -52,7 +52,7 @@ class Posting:
         self._request = request
         self._response = response
         self._key = key
-        self._deadline = {"deadline": None if deadline is None else deadline.astimezone(UTC)}
+        self._deadline = None if deadline is None else deadline.astimezone(UTC)
         self._owner = name_of(client)
         self._name = job_name(self._owner, key)
         kafka, api = service.settings.kafka, service.settings.api
@@ -104,7 +104,7 @@ class Posting:
 
     async def _pairs(self, body: Spooled) -> JobMessage:
         file = await asyncio.to_thread(check_pairs, body.path, self._limits)
-        job = api_job(self._name, self._owner, body.sha256).model_copy(update=self._deadline)
+        job = api_job(self._name, self._owner, body.sha256, self._deadline)
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
@@ -114,8 +114,7 @@ class Posting:
     async def _csv(self, body: Spooled, options: CsvOptions) -> JobMessage:
         kafka = self._service.settings.kafka
         survey = await asyncio.to_thread(check_csv, body.path, options, kafka, self._limits)
-        job = csv_job(self._name, self._owner, survey, datetime.now(UTC))
-        job = job.model_copy(update=self._deadline)
+        job = csv_job(self._name, self._owner, survey, datetime.now(UTC), self._deadline)
         if (known := self._known(job)) is not None:
             return known
         return await self._publishing(
@@ -123,7 +122,7 @@ class Posting:
         )
 
     async def _publish_small(self, pairs: list[tuple[str, str]]) -> JobMessage:
-        job = api_job(self._name, self._owner).model_copy(update=self._deadline)
+        job = api_job(self._name, self._owner, deadline=self._deadline)
 
         async def publish() -> Done:
             placed = await self._service.publish_lot(pairs, client=job.client, job=job)

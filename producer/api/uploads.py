@@ -357,8 +357,10 @@ def refused_csv(said: str, path: Path) -> ProblemError:
     return ProblemError(Kind.INVALID, said, line=int(found[1]) if found else None)
 
 
-def csv_job(name: str, client: str | None, survey: Survey, now: datetime) -> CsvJob:
+def csv_job(
+    name: str, client: str | None, survey: Survey, now: datetime, deadline: datetime | None
+) -> CsvJob:
     """The message that begins a job of a CSV."""
-    job = describe_job(name, survey, now)
+    job = describe_job(name, survey, now, deadline)
     form = None if job.csv is None else job.csv.model_copy(update={"output_name": "scored.csv"})
     return job.model_copy(update={"source": API, "client": client, "csv": form})

@@ -10,7 +10,7 @@ nothing. Names and attributes are those of OpenTelemetry's conventions for messa
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -43,14 +43,13 @@ PROCESS: Final = otel.SpanKind.CONSUMER
 SERVE: Final = otel.SpanKind.SERVER
 
 
+MESSAGES: Final = "messaging.batch.message_count"
+"""The attribute that says how many messages a span is about."""
+
+
 def sending(topic: str) -> dict[str, Value]:
-    """What a span says that publishes."""
+    """What a span says that publishes, beside how many `MESSAGES`."""
     return _messaging("send", topic)
-
-
-def processing(topic: str) -> dict[str, Value]:
-    """What one says that works on what was published."""
-    return _messaging("process", topic)
 
 
 def _messaging(operation: str, topic: str) -> dict[str, Value]:
@@ -132,6 +131,41 @@ class Tracer:
         )
         return Span(span) if span.is_recording() else None
 
+    def process(
+        self,
+        name: str,
+        topic: str,
+        parents: Iterable[str | None],
+        since: Callable[[str], float],
+    ) -> dict[str, Span]:
+        """A span for each trace that messages of a batch are in, by their `traceparent`.
+
+        Each is linked to the others; of very many, the `MOST_TRACES` with the most messages have
+        one.
+
+        Args:
+            name: of what is done.
+            topic: where the messages come from.
+            parents: the `traceparent` of each message, None where it is in no trace.
+            since: when the first one of a `traceparent` was taken, in seconds since the epoch.
+        """
+        if not self.on:
+            return {}
+        messages = by_parent(parents)
+        links = links_to(messages)
+        spans = {
+            parent: self.begin(
+                name,
+                PROCESS,
+                parent,
+                since=since(parent),
+                links=others(parent, links),
+                attributes={**_messaging("process", topic), MESSAGES: count},
+            )
+            for parent, count in messages.items()
+        }
+        return {parent: span for parent, span in spans.items() if span is not None}
+
     @contextmanager
     def serving(self, name: str, traceparent: str | None) -> Iterator[Span | None]:
         """A span of a request, of the client's trace if it is in one, which is `current` inside."""
@@ -201,7 +235,6 @@ def tracing(settings: TelemetrySettings, service: str, name: str = "") -> Iterat
     Spans that a collector does not take in time are dropped: nothing ever waits for it, but for at
     most `_CLOSE_SECONDS` at the end. What else OpenTelemetry's exporter can be told (certificates,
     headers, attributes of the resource) is in its own variables, `OTEL_*`.
-
     """
     if settings.otlp_endpoint is None:
         yield Tracer()

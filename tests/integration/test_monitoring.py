@@ -1,7 +1,7 @@
 """Prometheus with our rules watches a worker and a sink at work, and tells what they did."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,13 +21,12 @@ from shared.topics import Topics
 from tests import commands
 from tests.fetching import wait_until
 from tests.monitoring import FOLDER, alerts, document, program
-from tests.otlp import Seen, collecting
+from tests.otlp import PARENT, collecting, messages
 from tests.services import had
 from tests.sinking import Place
 from tests.working import SCORE, WITHIN, Fleet, Told, working
 
 ROWS, GONE = 60, 7
-PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Prometheus:
@@ -79,10 +78,6 @@ def watching(folder: Path, ports: Mapping[str, int]) -> Iterator[Prometheus]:
             yield prometheus
 
 
-def rows_of(spans: Sequence[Seen]) -> int:
-    return sum(int(span.attributes["messaging.batch.message_count"]) for span in spans)
-
-
 def _answers(prometheus: Prometheus) -> bool:
     try:
         return bool(prometheus.ask("status/buildinfo"))
@@ -127,14 +122,14 @@ def test_prometheus_tells_what_a_fleet_did_and_has_nothing_to_alert(kafka, topic
         wait_until(prometheus.says(oldest, {"": 0}), within=WITHIN)
 
         # The spans tell the same, each below the one that published what it is of.
-        wait_until(lambda: rows_of(collector.named("process scores")) == ROWS, within=WITHIN)
+        wait_until(lambda: messages(collector.named("process scores")) == ROWS, within=WITHIN)
         worked = collector.named("process pairs")
         assert {(span.trace, span.parent) for span in worked} == {tuple(PARENT.split("-")[1:3])}
         for name, count in (("scored", ROWS - GONE), ("failed", GONE)):
             assert sum(int(span.attributes[f"pairscore.{name}"]) for span in worked) == count
         told = [span for each in worked for span in collector.below(each)]
         stored = [span for each in told for span in collector.below(each)]
-        assert (rows_of(told), rows_of(stored)) == (ROWS, ROWS)
+        assert (messages(told), messages(stored)) == (ROWS, ROWS)
 
         # Each rule has been evaluated since, and none comes to anything, not even by and by.
         since = datetime.now(UTC)

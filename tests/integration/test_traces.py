@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local import Kafka, Postgres
 from tests.fetching import wait_until
-from tests.otlp import Collector, Seen, collecting
+from tests.otlp import PARENT, SPAN, TRACE, Collector, collecting, messages
 from tests.postgres_sinks import database
 from tests.producing import Place, place
 from tests.serving import serving_api
@@ -19,9 +19,6 @@ from tests.working import PASSING, SCORE, WITHIN, Fleet, Told, working
 
 ROWS = 50
 SINKS = ("pairscore-sink-csv", "pairscore-sink-postgres")
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PARENT = f"00-{TRACE}-{SPAN}-01"
-COUNT = "messaging.batch.message_count"
 
 
 @pytest.fixture
@@ -44,12 +41,8 @@ def traced(collector: Collector) -> dict[str, object]:
     return {"port": 0, "otlp_endpoint": collector.endpoint, "traces_sampled": 0.0}
 
 
-def rows(spans: Sequence[Seen]) -> int:
-    return sum(int(span.attributes[COUNT]) for span in spans)
-
-
 def all_are_stored(collector: Collector, sink: str, count: int) -> bool:
-    return rows([s for s in collector.named("process scores") if s.service == sink]) == count
+    return messages([s for s in collector.named("process scores") if s.service == sink]) == count
 
 
 def test_a_batch_is_one_trace_from_the_producer_to_both_sinks(
@@ -74,7 +67,7 @@ def test_a_batch_is_one_trace_from_the_producer_to_both_sinks(
                 wait_until(partial(all_are_stored, collector, sink, ROWS), within=WITHIN)
 
     batches = collector.named("publish pairs")
-    assert sorted(rows([batch]) for batch in batches) == [10, 20, 20]
+    assert sorted(messages([batch]) for batch in batches) == [10, 20, 20]
     assert {(span.service, span.parent, span.failed) for span in batches} == {
         ("pairscore-producer", "", "")
     }
@@ -83,14 +76,14 @@ def test_a_batch_is_one_trace_from_the_producer_to_both_sinks(
         assert {(span.service, span.name) for span in worked} == {
             ("pairscore-worker", "process pairs")
         }
-        assert rows(worked) == sum(int(s.attributes["pairscore.failed"]) for s in worked)
-        assert rows(worked) == rows([batch])
+        assert messages(worked) == sum(int(s.attributes["pairscore.failed"]) for s in worked)
+        assert messages(worked) == messages([batch])
         told = [span for each in worked for span in collector.below(each)]
         assert [span.name for span in told] == ["publish scores"] * len(worked)
         assert all(span.began >= batch.began for span in told)
         stored = [span for each in told for span in collector.below(each)]
         for sink in SINKS:
-            assert rows([span for span in stored if span.service == sink]) == rows([batch])
+            assert messages([span for span in stored if span.service == sink]) == messages([batch])
         assert {span.name for span in stored} == {"process scores"}
     assert {span.trace for span in collector.spans} == {batch.trace for batch in batches}
     assert not [span for span in collector.spans if span.failed]
@@ -152,8 +145,8 @@ def test_a_request_is_the_beginning_of_its_rows_trace_and_may_be_in_a_clients(
     assert inline.attributes["http.response.status_code"] == 200
     for request in (inline, *collector.named("POST /v1/jobs")):
         [published] = collector.below(request)
-        assert (published.name, rows([published])) == ("publish pairs", 2)
-        assert rows(collector.below(published)) == 2
+        assert (published.name, messages([published])) == ("publish pairs", 2)
+        assert messages(collector.below(published)) == 2
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in said if line.get("trace_id") == TRACE] == [
         "POST /v1/scores 200",
@@ -172,7 +165,7 @@ def test_a_large_upload_is_traces_of_its_own_that_lead_back_to_the_request(
         assert api.post("/v1/jobs", data=lines.encode(), headers=headers).status_code == 202
     [request] = collector.named("POST /v1/jobs")
     batches = collector.named("publish pairs")
-    assert sorted(rows([batch]) for batch in batches) == [2, 3]
+    assert sorted(messages([batch]) for batch in batches) == [2, 3]
     assert {batch.links for batch in batches} == {((TRACE, request.id),)}
     assert TRACE not in {batch.trace for batch in batches}
 

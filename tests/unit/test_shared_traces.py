@@ -25,10 +25,7 @@ from shared.telemetry.traces import (
     tracing,
 )
 from tests.fetching import wait_until
-from tests.otlp import Collector, collecting
-
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PARENT = f"00-{TRACE}-{SPAN}-01"
+from tests.otlp import PARENT, SPAN, TRACE, Collector, collecting
 
 
 @pytest.fixture
