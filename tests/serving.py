@@ -68,7 +68,7 @@ def serving_api(
             raise failures[0]
         try:
             return requests.get(f"{served.url}/v1/openapi.json", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     try:

@@ -11,12 +11,13 @@ import resource
 import sys
 import termios
 from asyncio import TimerHandle, Transport
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from producer.api.problems import Kind, ProblemError
 from shared.settings import ApiOptions
@@ -75,6 +76,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, or hang up."""
         super().connection_made(transport)
+        self._unanswered: deque[RequestResponseCycle] = deque()  # in the order of their answers
         # Writing pauses while anything is unsent, so that all of it has its time.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.most:
@@ -83,9 +85,12 @@ class Connection(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and end what answers; uvicorn tells the last request only."""
         self._stop_waiting()
         self._read_on()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -127,6 +132,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:
         """What comes next is a head."""
@@ -136,6 +142,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Hang up where a body was not waited for: what comes of it would look like a request."""
+        self._unanswered.popleft()
         super().on_response_complete()
         if not self._in_head and not self.transport.is_closing():
             self.transport.close()
