@@ -43,18 +43,22 @@ def check_kafka(
     return admin
 
 
-def check_job(job: CsvJob, survey: Survey, admin: AdminClient, topics: Topics) -> None:
+def most_job_bytes(admin: AdminClient, topics: Topics) -> int | None:
+    """How long the message of a job may be, in bytes, where Kafka says so."""
+    return room(admin, (topics.jobs,)).get(topics.jobs)
+
+
+def check_job(job: CsvJob, survey: Survey, limit: int | None) -> None:
     """Make sure that `jobs` takes the message of the job, which holds the header.
 
     Raises:
         InputError: it is too long.
     """
-    limit = room(admin, (topics.jobs,)).get(topics.jobs)
     size = len(job.encode()) + OVERHEAD_BYTES
     if limit is not None and size > limit:
         raise InputError(
-            f"{survey.path}: line 1: the header makes a message of {size:,} bytes, and topic "
-            f"{topics.jobs} takes {limit:,} at once ({MAX_BYTES}); shorten the names of the columns"
+            f"{survey.path}: line 1: the header makes a message of {size:,} bytes, and the topic "
+            f"of jobs takes {limit:,} at once ({MAX_BYTES}); shorten the names of the columns"
         )
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from pairscore.csv_file import Survey, check_input, survey_input
 from pairscore.csv_file.records import Record
 from producer import summary
-from producer.checks import check_job, check_kafka, check_rows
+from producer.checks import check_job, check_kafka, check_rows, most_job_bytes
 from producer.csv_rows import CsvRows
 from producer.job import CsvJob, check_name, describe_job, name_job, read_deadline
 from producer.job_log import JobLog
@@ -135,7 +135,7 @@ def _check(
         overwrite=options.overwrite,
     )
     job = describe_job(name_job(options.job, survey), survey, datetime.now(UTC), deadline)
-    check_job(job, survey, admin, topics)
+    check_job(job, survey, most_job_bytes(admin, topics))
     check_rows(survey, job, settings.kafka)
     if deadline is not None:
         # Not refused: the same command may go on with a job after its deadline.

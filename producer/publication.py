@@ -44,6 +44,10 @@ class RowsChanged(Exception):
     """The rows are not what they were when they were checked."""
 
 
+class FileChanged(InputError):
+    """The rows changed while they were published."""
+
+
 class Rows(Protocol[Record]):
     """The rows of a job, which were checked and can be read again from the first one on."""
 
@@ -135,7 +139,8 @@ class Publication(Generic[Record, AnyJob]):
         """Publish what is not published yet, and close the job.
 
         Raises:
-            InputError: the job was published from something else, or the rows have changed.
+            FileChanged: the rows have changed.
+            InputError: the job was published from something else.
             EnvironmentFault: Kafka stayed away or refuses, or another producer took over.
             KeyboardInterrupt: asked to end.
         """
@@ -143,7 +148,7 @@ class Publication(Generic[Record, AnyJob]):
             with self._rows.open():
                 pass
         except RowsChanged:
-            raise InputError(
+            raise FileChanged(
                 f"{self._rows.name}: the file has changed since it was checked; try again"
             ) from None
         # Taking the id ends whoever has it: not before it is known that the file is the same.
@@ -282,8 +287,8 @@ class Publication(Generic[Record, AnyJob]):
             return False
         raise TakenOver
 
-    def _changed(self) -> InputError:
-        return InputError(
+    def _changed(self) -> FileChanged:
+        return FileChanged(
             f"{self._rows.name}: the file changed while it was being published; "
             f"{self._job.rows_published:,} rows of what it was are job {self._job.job}, which "
             "stays open; publish what it is now as another, with --job"

@@ -40,7 +40,9 @@ class Cache:
         self.shared: Final = shared
         self.looked_up: Final = LookUpStats()
         self._urls: BoundedCache[str, UrlEntry | NegativeEntry] = BoundedCache(
-            max_bytes - 2 * embeddings, lifetimes.most, wall
+            max_bytes - 2 * embeddings,
+            max(lifetimes.longest(is_image=each) for each in (True, False)),
+            wall,
         )
         self._images: BoundedCache[str, Embedding] = BoundedCache(embeddings, _FOR_EVER, wall)
         self._captions: BoundedCache[str, CaptionEntry] = BoundedCache(embeddings, _FOR_EVER, wall)
@@ -57,7 +59,8 @@ class Cache:
     def is_fresh(self, entry: UrlEntry | NegativeEntry) -> bool:
         """Whether an entry is still believed; one of a clock that is far ahead is not."""
         now = self._wall()
-        return now < entry.fresh_until <= now + self._lifetimes.most + _SKEW_SECONDS
+        most = self._lifetimes.longest(is_image=isinstance(entry, UrlEntry))
+        return now < entry.fresh_until <= now + most + _SKEW_SECONDS
 
     def image(self, sha256: str) -> Embedding | None:
         """The embedding (float32 [d]) of an image."""

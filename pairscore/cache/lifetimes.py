@@ -25,6 +25,10 @@ class Lifetimes:
         """What is believed where a server has `said` so many seconds, or nothing."""
         return self.least if said is None else min(max(said, self.least), self.most)
 
+    def longest(self, *, is_image: bool) -> float:
+        """The longest that an image, or that there is none, is believed."""
+        return self.most if is_image else max(self.least, self.absent, self.unknown_host)
+
     def of_failure(self, failure: Failure) -> float | None:
         """None for what may come out differently the next time, or with other settings."""
         if failure.retryable:

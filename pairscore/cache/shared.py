@@ -67,6 +67,7 @@ class SharedCache:
         self._keys = keys
         self._dimensions = dimensions
         self._lasting = place.lasting
+        self._own: set[str] = set()  # images claimed here
         self.reads: Final = CallStats()
         self.writes: Final = CallStats()
         self.written: Final = WriteStats()
@@ -116,8 +117,10 @@ class SharedCache:
         claims = [self._keys.claim(sha256) for sha256 in images]
         answer = self._reader.claim(list(zip(keys, claims, strict=True)), seconds)
         if answer is None:
+            self._own.update(images)  # the question may have come through
             return [True for _ in images]
         found = [self._claimed(key, value) for key, value in zip(keys, answer, strict=True)]
+        self._own.update(sha256 for sha256, each in zip(images, found, strict=True) if each is True)
         hits = sum(not isinstance(each, bool) for each in found)
         # Those that others are at are asked for again.
         self.looked_up.add(Kind.IMAGE, hits=hits, misses=sum(each is True for each in found))
@@ -142,8 +145,10 @@ class SharedCache:
         )
 
     def release(self, sha256: str) -> None:
-        """Take back the claim on an image, which others wait for."""
-        self._writer.keep(lambda: (self._keys.claim(sha256), None, 0))
+        """Take back the claim on an image, which others wait for; one of theirs stays."""
+        if sha256 in self._own:
+            self._own.discard(sha256)
+            self._writer.keep(lambda: (self._keys.claim(sha256), None, 0))
 
     def figures(self) -> dict[str, object]:
         """What was asked of the store, and what came of that."""

@@ -27,7 +27,7 @@ from producer.api.lots import OUTAGE_SECONDS, LotPublisher, Pace
 from producer.api.quotas import open_quotas
 from producer.api.server import connection_limit, make_protocol
 from producer.api.service import Parts, Service
-from producer.checks import check_kafka
+from producer.checks import check_kafka, most_job_bytes
 from producer.job import OwnJob
 from producer.job_log import JobLog
 from producer.pulse import Pulse
@@ -159,6 +159,7 @@ def serve(settings: ProducerSettings, stop: StopSignal) -> None:
                     connection=connection,
                     admin=admin,
                     topics=topics,
+                    job_bytes=most_job_bytes(admin, topics),
                     answers=answers,
                     lots=lots,
                     jobs=Jobs(book, results),

@@ -69,8 +69,8 @@ def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(EnvironmentFault)
     async def _unavailable(request: Request, error: EnvironmentFault) -> Response:
         name = id_of(request)
-        said = problems.unavailable(error, name)
-        return problems.respond(Kind.UNAVAILABLE, said, name, headers=RETRY_AFTER)
+        kind, said = problems.unavailable(error, name)
+        return problems.respond(kind, said, name, headers=RETRY_AFTER)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, _error: ClientDisconnect) -> Response:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from pairscore.errors import EnvironmentFault
 from pairscore.inbox import Inbox
 from producer.api.answers import Answers, Awaited
-from producer.api.problems import NOT_NOW, Unavailable
+from producer.api.problems import IN_DOUBT, NOT_NOW, InDoubt, Unavailable
 from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
@@ -211,7 +211,7 @@ class LotPublisher:
                 self._pulse_pause()
             elif self._doubt is not None:
                 for lot, *_ in self._doubt[0]:
-                    self._refuse(lot, "it is not known whether Kafka took the rows")
+                    self._refuse(lot, InDoubt(IN_DOUBT))
 
     def _pulse_pause(self) -> None:
         with suppress(KeyboardInterrupt):
@@ -237,12 +237,12 @@ class LotPublisher:
             self._inbox.put(None)
         for lot in lots:
             if id(lot) not in doubtful:
-                self._refuse(lot, NOT_NOW)
+                self._refuse(lot, Unavailable(NOT_NOW))
 
-    def _refuse(self, lot: Lot, why: str) -> None:
+    def _refuse(self, lot: Lot, why: Unavailable) -> None:
         if lot.awaited is not None:
             self._answers.forget(lot.awaited)
-        lot.settle(Unavailable(why))
+        lot.settle(why)
 
     def _resolve(self) -> None:
         """Find out what a transaction came to that was in doubt; the id has been taken by now."""
@@ -259,7 +259,7 @@ class LotPublisher:
             if committed:
                 lot.settle(Placed(by_name[name], first))
             else:
-                self._refuse(lot, "Kafka did not take the rows; send the request again")
+                self._refuse(lot, Unavailable("Kafka did not take the rows; send them again"))
 
     def _begin(self) -> None:
         transactions = self._make()

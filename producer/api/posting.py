@@ -56,7 +56,12 @@ class Posting:
         self._owner = name_of(client)
         self._name = job_name(self._owner, key)
         kafka, api = service.settings.kafka, service.settings.api
-        self._limits = Limits(kafka.max_message_bytes, api.upload_bytes, api.upload_rows)
+        self._limits = Limits(
+            kafka.max_message_bytes,
+            api.upload_bytes,
+            api.upload_rows,
+            job_bytes=service.parts.job_bytes,
+        )
 
     async def json(self, body: bytes) -> JobMessage:
         """A JSON object with pairs, as one transaction where it is small."""

@@ -16,18 +16,27 @@ from starlette.responses import JSONResponse
 from pairscore.errors import EnvironmentFault
 
 RETRY_AFTER: Final = {"Retry-After": "5"}
-"""What goes with a 503."""
+"""What goes with a 503 or 504."""
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPES: Final = "urn:pairscore:problem:"
 
 NOT_NOW: Final = "rows cannot be taken now; nothing of the request was published"
 
+IN_DOUBT: Final = (
+    "Kafka does not answer, and it is not known whether it has taken the rows; with an "
+    "Idempotency-Key it is safe to send them again, without one they may be scored twice then"
+)
+
 _log = logging.getLogger(__name__)
 
 
 class Unavailable(EnvironmentFault):
     """Rows cannot be taken or read now; the text is for clients, unlike that of other faults."""
+
+
+class InDoubt(Unavailable):
+    """Rows may have been taken, or not; nobody can say now."""
 
 
 class Problem(BaseModel):
@@ -59,6 +68,7 @@ class Kind(Enum):
     TOO_MANY = ("too-many-requests", 429, "Too much was asked for now")
     DEFECT = ("internal", 500, "A defect of pairscore's")
     UNAVAILABLE = ("unavailable", 503, "Rows cannot be taken or read now")
+    IN_DOUBT = ("in-doubt", 504, "It is not known whether the rows were taken")
 
     def __init__(self, slug: str, status: int, title: str) -> None:
         self.slug = slug
@@ -115,12 +125,13 @@ def respond(
     return JSONResponse(content, kind.status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def unavailable(fault: EnvironmentFault, request_id: str) -> str:
+def unavailable(fault: EnvironmentFault, request_id: str) -> tuple[Kind, str]:
     """What to say of a fault; what is not for clients, such as addresses, goes to the log."""
     if isinstance(fault, Unavailable):
-        return str(fault)
+        return Kind.IN_DOUBT if isinstance(fault, InDoubt) else Kind.UNAVAILABLE, str(fault)
     _log.warning("%s", fault, extra={"request_id": request_id})
-    return "rows cannot be taken or read now; the server's log says why, under this request's id"
+    said = "rows cannot be taken or read now; the server's log says why, under this request's id"
+    return Kind.UNAVAILABLE, said
 
 
 def kind_of(status: int) -> Kind:
@@ -173,4 +184,5 @@ _EXAMPLES: Final = {
     Kind.INVALID: "pairs.17.url: Input should be a valid string",
     Kind.TOO_MANY: "the quota of rows per second is used up; try again in 3 s",
     Kind.UNAVAILABLE: NOT_NOW,
+    Kind.IN_DOUBT: IN_DOUBT,
 }

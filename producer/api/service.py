@@ -23,7 +23,7 @@ from producer.api.answers import Answers, Awaited
 from producer.api.client import Client
 from producer.api.jobs import Jobs
 from producer.api.lots import OUTAGE_SECONDS, Lot, LotPublisher, Placed
-from producer.api.problems import NOT_NOW, Unavailable
+from producer.api.problems import IN_DOUBT, NOT_NOW, InDoubt, Unavailable
 from producer.api.quotas import Quotas
 from producer.api.turns import Turns
 from producer.api.uploads import PairFile, PairRows
@@ -31,7 +31,7 @@ from producer.csv_rows import CsvRows
 from producer.faults import TakenOver
 from producer.job import AnyJob, CsvJob, OwnJob
 from producer.job_log import JobLog
-from producer.publication import Publication, Published, Rows
+from producer.publication import FileChanged, Publication, Published, Rows
 from producer.pulse import Pulse
 from producer.transactions import Transactions
 from shared.cancellations import cancel
@@ -92,6 +92,8 @@ class Parts:
     connection: Connection
     admin: AdminClient
     topics: Topics
+    job_bytes: int | None
+    """The longest message of a job."""
     answers: Answers
     lots: LotPublisher
     jobs: Jobs
@@ -180,7 +182,8 @@ class Service:
         """Publish rows together or not at all.
 
         Raises:
-            EnvironmentFault: they are not published.
+            InDoubt: it is not known whether they are published.
+            EnvironmentFault: they are not.
         """
         self.check_kafka()
         loop = asyncio.get_running_loop()
@@ -196,10 +199,7 @@ class Service:
             async with asyncio.timeout(_KNOWN_SECONDS):
                 result = await settled
         except TimeoutError:
-            raise Unavailable(
-                "Kafka does not answer, and it is not known whether it has taken the rows; send "
-                "the request again"
-            ) from None
+            raise InDoubt(IN_DOUBT) from None
         if isinstance(result, EnvironmentFault):
             raise result
         return result
@@ -210,7 +210,8 @@ class Service:
         """Publish rows and wait for their outcomes, for so long at most.
 
         Raises:
-            EnvironmentFault: they are not published.
+            InDoubt: it is not known whether they are published.
+            EnvironmentFault: they are not.
         """
         until = asyncio.get_running_loop().time() + seconds
         awaited = Awaited([None] * len(pairs))
@@ -295,6 +296,12 @@ class Service:
         try:
             return publication.run()
         except InputError as error:
+            # Of a name that nobody else has, nothing else can have been published.
+            if is_new or isinstance(error, FileChanged):
+                _log.error("%s", error)
+                raise Unfinished(
+                    "what was uploaded cannot be read any more; send it again", kept()
+                ) from None
             raise Taken(str(error)) from None
         except TakenOver:
             raise Unfinished(_OVERTAKEN, kept()) from None

@@ -26,7 +26,7 @@ from pairscore.csv_file import Survey, TooManyRows, survey_input
 from pairscore.errors import EnvironmentFault, InputError
 from producer.api.problems import Kind, ProblemError, explain
 from producer.api.schemas import PairIn
-from producer.checks import check_rows
+from producer.checks import check_job, check_rows
 from producer.encoding import encode_pair, most_bytes
 from producer.job import CsvJob, describe_job
 from producer.publication import RowsChanged
@@ -114,11 +114,15 @@ def _no_room(folder: Path, error: OSError) -> EnvironmentFault:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an upload may be, in bytes: a row as a message, a line, all of it; and how many rows."""
+    """What an upload may be, in bytes: a row as a message, a line, all of it; and how many rows.
+
+    `job_bytes` is for the message that begins the job, which has the header of a CSV.
+    """
 
     row_bytes: int
     upload_bytes: int
     rows: int
+    job_bytes: int | None = None
 
     @property
     def line_bytes(self) -> int:
@@ -329,7 +333,9 @@ def check_csv(path: Path, options: CsvOptions, kafka: KafkaSettings, limits: Lim
         if survey.rows == 0:
             raise InputError("the body has a header and no rows")
         now = datetime.now().astimezone()
-        check_rows(survey, describe_job("x" * 128, survey, now), kafka)
+        job = describe_job("x" * 128, survey, now)
+        check_job(job, survey, limits.job_bytes)
+        check_rows(survey, job, kafka)
     except TooManyRows:
         raise too_many_rows(limits.rows) from None
     except InputError as error:

@@ -9,6 +9,8 @@ import socket
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from pydantic import SecretStr
 
 from deploy import local
 from pairscore.pair import Failure, Reason, Score
+from producer.api import posting
 from shared.messages import JobMessage, PairMessage, decode
 from tests import sinking
 from tests.fetching import wait_until
@@ -128,6 +131,8 @@ BAD = [
     (b"url,caption\nu,\xe9\n", "text/csv; charset=latin-1", 415, None, None, "not as latin-1"),
     ("url,caption\nu,c\n".encode("utf-16"), "text/csv", 422, None, None, "send it as UTF-8"),
     (b"<a/>", "application/xml", 415, None, None, "text/csv"),
+    (b"{}", "application/json; charset*=%00''utf-8", 415, None, None, "cannot be read"),
+    (b"url,caption,%b\nu,c,d\n" % (b"x" * 1_100_000), "text/csv", 422, None, 1, "the header makes"),
     (b"x" * 2_000_001, "application/json", 413, None, None, "2,000,000"),
 ]
 
@@ -224,6 +229,28 @@ def test_client_that_goes_away_in_the_middle_leaves_nothing(api_and_fleet, caplo
     assert "Traceback" not in caplog.text
     assert len(fleet.settled(fleet.topics.jobs)) == before
     assert not [each for each in api.spool.iterdir() if each.name.startswith("pairscore-")]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "gone"}])
+@pytest.mark.parametrize(
+    ("kind", "body"), [(NDJSON, lines(range(3))), ("text/csv", b"url,caption\nu,c\n")]
+)
+def test_an_upload_that_is_gone_before_it_is_published_is_no_conflict(
+    api_and_fleet, monkeypatch, kind, body, headers
+):
+    api, _ = api_and_fleet
+
+    def check_and_remove(check: Any, path: Path, *rest: Any) -> Any:
+        found = check(path, *rest)
+        path.unlink()
+        return found
+
+    for name in ("check_pairs", "check_csv"):
+        check = getattr(posting, name)
+        monkeypatch.setattr(posting, name, partial(check_and_remove, check))
+    reply = send(api, body, kind, **headers)
+    assert reply.status_code == 503, reply.text
+    assert "cannot be read any more; send it again" in reply.json()["detail"]
 
 
 def test_same_key_at_the_same_time_publishes_once(api_and_fleet):

@@ -264,3 +264,17 @@ def test_a_long_upload_that_is_refused_says_why(world: World) -> None:
     ):
         client.submit(source)
     assert caught.value.status == 401
+
+
+def test_pairs_that_kafka_may_have_are_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = world.fleet
+    with world.api() as api, Client(api.url) as client:
+        # As if Kafka had not said in time what became of the transaction.
+        monkeypatch.setattr("producer.api.service._KNOWN_SECONDS", 0.0)
+        with pytest.raises(ApiError, match="it is not known whether") as caught:
+            client.score([("http://e.org/1", "c"), ("http://e.org/2", "c")])
+        assert (caught.value.status, caught.value.retry_after) == (504, 5.0)
+        wait_until(lambda: len(fleet.settled(fleet.topics.interactive)) == 2, within=WITHIN)
+    assert len(fleet.settled(fleet.topics.interactive)) == 2

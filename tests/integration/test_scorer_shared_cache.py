@@ -263,13 +263,16 @@ def test_two_workers_embed_the_same_bytes_once(redis_service, settings, counting
     assert counting.images == 8
 
 
-def claimed_by_another(settings: Settings, model: Any, image: bytes, seconds: float) -> None:
-    """Have somebody else say that it is about to embed an image."""
+def claimed_by_another(settings: Settings, model: Any, image: bytes, seconds: float) -> bool:
+    """Have somebody else say that it is about to embed an image; whether it may."""
     assert settings.redis.url is not None
     keys = Keys(model.fingerprint, model.dimensions)
     store = RedisStore(settings.redis.url.get_secret_value(), images=keys.images, seconds=10)
     sha256 = hashlib.sha256(image).hexdigest()
-    assert store.claim([(keys.image(sha256), keys.claim(sha256))], seconds) == [True]
+    [may] = store.claim([(keys.image(sha256), keys.claim(sha256))], seconds)
+    store.close()
+    assert isinstance(may, bool)
+    return may
 
 
 def test_a_worker_that_dies_with_a_claim_does_not_keep_others_from_embedding(
@@ -277,10 +280,24 @@ def test_a_worker_that_dies_with_a_claim_does_not_keep_others_from_embedding(
 ):
     same = on_redis(settings, redis_service.url, timeout=5)
     url = server.add("/1.jpg", picture(1))
-    claimed_by_another(same, counting, picture(1), 1.0)
+    assert claimed_by_another(same, counting, picture(1), 1.0)
     [found] = outcomes(same, counting, [(url, "a dog")])
     assert isinstance(found, Score)
     assert counting.images == 1
+
+
+def test_a_worker_that_ends_while_it_waits_leaves_the_claim_to_whose_it_is(
+    redis_service, settings, counting, server
+):
+    same = on_redis(settings, redis_service.url, timeout=5)
+    url = server.add("/1.jpg", picture(1))
+    assert claimed_by_another(same, counting, picture(1), 60.0)
+    with scoring(same, counting) as scorer:
+        waiting = scorer.submit((url, "a dog"))
+        time.sleep(1.0)
+        assert not waiting.done()
+        scorer.close()
+    assert not claimed_by_another(same, counting, picture(1), 60.0)
 
 
 def test_a_worker_never_waits_for_a_claim_of_its_own(redis_service, settings, counting, server):
@@ -301,7 +318,7 @@ def test_what_is_no_image_after_all_is_left_to_others(redis_service, settings, c
     url = server.add("/1.jpg", broken)
     [failed] = outcomes(same, counting, [(url, "a dog")])
     assert isinstance(failed, Failure)
-    claimed_by_another(same, counting, broken, 1.0)
+    assert claimed_by_another(same, counting, broken, 1.0)
 
 
 # Each fault: what is done to a Redis before a scorer starts, and after it has done a part.
@@ -395,7 +412,12 @@ def test_scores_are_equal_and_complete_whatever_redis_does(
     expected = outcomes(settings, counting, pairs)
     # With the default of 50 ms: what is too slow for that is another fault.
     shared = on_redis(settings, restored.url)
-    outcomes(shared, counting, pairs[: ROWS // 2])  # so that there is something to find
+    there = redis.Redis.from_url(restored.url)
+    for _ in range(10):  # so that there is something to find
+        outcomes(shared, counting, pairs[: ROWS // 2])
+        if there.dbsize():
+            break
+    assert there.dbsize()
     before(restored)
     with scoring(shared, counting) as scorer:
         found = list(scorer.score_pairs(pairs[: ROWS * 3 // 4]))

@@ -12,6 +12,7 @@ import pytest
 from pairscore.errors import EnvironmentFault
 from producer.api.answers import Answers
 from producer.api.lots import Lot, LotPublisher, Pace, Placed, is_inline
+from producer.api.problems import InDoubt
 from producer.encoding import encode_pair
 from producer.faults import TakenOver
 from producer.job import OwnJob
@@ -186,6 +187,16 @@ def test_commit_that_came_about_without_a_word_is_told_when_it_is_known(kafka):
         assert isinstance(again.results[0], Placed)
         assert again.results[0].first == 0, "an in-line job whose end was not known is closed"
     assert len(kafka.rows()) == len(set(kafka.rows())) == 6
+
+
+def test_commit_that_nobody_knows_of_at_the_end_is_said_to_be_in_doubt(kafka):
+    with publishing(kafka) as (publisher, _):
+        held(kafka, publisher, "committed without a word")
+        told = put(publisher, 2)
+        kafka.away = True
+        kafka.gate.set()
+        wait_until(lambda: publisher.fault is not None)
+    assert isinstance(told.results[0], InDoubt)
 
 
 def test_commit_that_did_not_come_about_is_refused(kafka):

@@ -125,6 +125,7 @@ def test_in_line_pairs_are_sent_again_after_503() -> None:
         cut(b'{"outcomes": ['),
         answer(b"<html>gateway</html>", 502, Content_Type="text/html"),
         problem(500, "internal", "a defect", more={}),
+        problem(504, "in-doubt", "it is not known", more={}, Retry_After="0"),
     ],
 )
 def test_in_line_pairs_that_may_have_been_taken_are_not_sent_again(odd: Answer) -> None:

@@ -102,8 +102,8 @@ class _Told(APIRoute):
                 status = Kind.MALFORMED.status if invalid else error.status_code
                 return _error(status, str(error.detail), dict(error.headers or {}))
             except EnvironmentFault as fault:
-                said = unavailable(fault, id_of(request))
-                return _error(Kind.UNAVAILABLE.status, said, RETRY_AFTER)
+                kind, said = unavailable(fault, id_of(request))
+                return _error(kind.status, said, RETRY_AFTER)
 
         return told
 
@@ -122,7 +122,7 @@ router = APIRouter(tags=["SQL engines"], route_class=_Told)
 @router.post(
     "/v1/bigquery",
     response_model=BigQueryReplies,
-    responses=_documented(*OF_ALL, Kind.MALFORMED, Kind.TOO_SLOW, Kind.TOO_LARGE)
+    responses=_documented(*OF_ALL, Kind.IN_DOUBT, Kind.MALFORMED, Kind.TOO_SLOW, Kind.TOO_LARGE)
     | {
         HTTPStatus.OK.value: {
             "content": {"application/json": {"example": {"replies": [SCORED, FAILED]}}}

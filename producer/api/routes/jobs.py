@@ -59,6 +59,7 @@ def _in_years(moment: datetime) -> datetime:
     response_model=JobOut,
     responses=documented(
         *OF_ALL,
+        Kind.IN_DOUBT,
         Kind.MALFORMED,
         Kind.CONFLICT,
         Kind.TOO_LARGE,
@@ -260,7 +261,10 @@ async def get_events(service: Served, job: JobName, client: Who, response: Respo
 def _check_charset(request: Request) -> None:
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
-    charset = message.get_content_charset()
+    try:
+        charset = message.get_content_charset()
+    except ValueError:  # of RFC 2231's encoded parameters
+        charset = "that, which cannot be read"
     if charset not in {None, "utf-8", "utf8", "us-ascii"}:
         raise ProblemError(
             Kind.MEDIA_TYPE,

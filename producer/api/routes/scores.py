@@ -28,7 +28,13 @@ router = APIRouter(tags=["in line"], dependencies=[Depends(refuse_unknown)])
     response_model=ScoresResponse,
     response_model_exclude_none=True,
     responses=documented(
-        *OF_ALL, Kind.TOO_LARGE, Kind.TOO_SLOW, Kind.MALFORMED, Kind.MEDIA_TYPE, Kind.INVALID
+        *OF_ALL,
+        Kind.IN_DOUBT,
+        Kind.TOO_LARGE,
+        Kind.TOO_SLOW,
+        Kind.MALFORMED,
+        Kind.MEDIA_TYPE,
+        Kind.INVALID,
     ),
     openapi_extra=body_of(ScoresRequest),
 )

@@ -111,7 +111,13 @@ _DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
     "/v1/snowflake",
     response_model=SnowflakeRows,
     responses=documented(
-        *OF_ALL, Kind.MALFORMED, Kind.TOO_SLOW, Kind.TOO_LARGE, Kind.MEDIA_TYPE, Kind.INVALID
+        *OF_ALL,
+        Kind.IN_DOUBT,
+        Kind.MALFORMED,
+        Kind.TOO_SLOW,
+        Kind.TOO_LARGE,
+        Kind.MEDIA_TYPE,
+        Kind.INVALID,
     )
     | _DOCUMENTED,
     openapi_extra=body_of(SnowflakeRequest),
@@ -152,7 +158,8 @@ async def post_snowflake(
 @router.get(
     "/v1/snowflake",
     response_model=SnowflakeRows,
-    responses=documented(*OF_ALL, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID) | _DOCUMENTED,
+    responses=documented(*OF_ALL, Kind.IN_DOUBT, Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
+    | _DOCUMENTED,
 )
 async def get_snowflake(
     client: Who, request: Request, batch_id: BatchId, seconds: Timeout = MOST_SECONDS
