@@ -31,7 +31,7 @@ def refuse_unknown(environment: Mapping[str, str], kinds: Iterable[type[BaseMode
     Raises:
         SettingsError: one is not; names all that are not, and of each the nearest that is.
     """
-    known = {name for kind in kinds for name in _names_of(kind)}
+    known = {name for kind in kinds for name in names_of(kind)}
     groups = {name.split("__")[0] for name in known if "__" in name}
     unknown = [
         name
@@ -45,7 +45,8 @@ def refuse_unknown(environment: Mapping[str, str], kinds: Iterable[type[BaseMode
         raise SettingsError(f"{listed}; docs/reference.md has them all")
 
 
-def _names_of(kind: type[BaseModel]) -> Iterator[str]:
+def names_of(kind: type[BaseModel]) -> Iterator[str]:
+    """The variables of a service's settings."""
     for name, field in kind.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):

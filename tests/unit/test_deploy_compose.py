@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.broker import behaviour
 from shared.settings import SERVICES
-from shared.variables import refuse_unknown
+from shared.variables import names_of, refuse_unknown
 from tests.commands import ROOT
 from tests.monitoring import document
 
@@ -65,6 +65,27 @@ def test_variables_are_those_of_settings(name):
     refuse_unknown({key: "x" for key in given if key.startswith("PAIRSCORE_")}, SERVICES)
 
 
+# What the file itself decides for each service that has it, and paths and names in one container.
+NOT_PASSED_ON = {
+    f"PAIRSCORE_{name}"
+    for name in (
+        *("MODEL", "CACHE_DIR", "CACHE__FOLDER", "REDIS__URL", "POSTGRES_URL", "RESULTS"),
+        *("API__HOST", "API__PORT", "API__OPEN", "API__SPOOL", "API__KEYS", "API__ID"),
+        *("TELEMETRY__HOST", "TELEMETRY__PORT", "KAFKA__REPLICATION", "FETCH__CA_FILE"),
+        *("WORKER__ID", "WORKER__SHUTDOWN_SECONDS"),
+    )
+}
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in {"demo", "results"}])
+def test_every_setting_is_passed_on_that_the_file_does_not_decide(name):
+    known = {each for kind in SERVICES for each in names_of(kind)}
+    assert NOT_PASSED_ON < known
+    given = SERVICES_THERE[name]["environment"]
+    assert known - given.keys() <= NOT_PASSED_ON
+    assert {each for each, value in given.items() if value is None} <= known - NOT_PASSED_ON
+
+
 @pytest.mark.parametrize("name", [name for name in OURS if staying(name) and name != "demo"])
 def test_whoever_needs_topics_waits_until_they_are_made(name):
     assert SERVICES_THERE[name]["depends_on"]["topics"] == {
@@ -79,7 +100,9 @@ def test_the_demo_needs_no_network_and_no_more_than_its_own_file_of_variables():
     (subnet,) = COMPOSE["networks"]["default"]["ipam"]["config"]
     assert given["PAIRSCORE_FETCH__ALLOW_NETWORKS"] == _DEFAULT.sub(r"\1", subnet["subnet"])
     taken = (ROOT / "docker-compose.yml").read_text()
-    assert all(f"${{{name}:-" in taken for name in given)
+    passed_on = SERVICES_THERE["worker"]["environment"]
+    for variable in given:
+        assert f"${{{variable}:-" in taken or passed_on[variable] is None
 
 
 def test_a_worker_has_as_long_to_end_as_it_may_take():
