@@ -262,7 +262,7 @@ class Publication(Generic[Record, AnyJob]):
             "publish pairs",
             PUBLISH,
             links=[*links_to([self._within] if self._within else []).values()],
-            attributes=sending(self._topics.pairs),
+            attributes=sending((self._topics.pairs,)),
         )
         return NO_HEADERS if self._span is None else self._span.headers
 

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from shared.settings import SinkOptions
 from shared.shutdown import StopSignal
 from shared.telemetry.health import Health
+from shared.telemetry.logs import row_ranges
 from shared.telemetry.metrics import (
     SINK_DEADLINE,
     SINK_DUPLICATES,
@@ -174,7 +175,17 @@ class Loop:
             return False
         self._metrics.observe(SINK_STORE_SECONDS, self._clock() - begun)
         self._count(batch, stored)
-        self._trace(batch, self._clock() - (begun if self._began is None else self._began))
+        traces = self._trace(batch, self._clock() - (begun if self._began is None else self._began))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug(
+                "stored",
+                extra={
+                    "rows": len(batch.scores),
+                    "jobs": row_ranges((s.message.job, s.message.row) for s in batch.scores),
+                    "offsets": {f"{of}/{n}": to for (of, n), to in batch.next_offsets.items()},
+                    "trace_ids": traces,
+                },
+            )
         self._source.stored(batch.next_offsets)
         self._intake.clear()
         self._began = None
@@ -242,13 +253,20 @@ class Loop:
         self._metrics.set_all(SINK_LEFT, {each.job: each.left for each in due})
         self._metrics.set_all(SINK_DEADLINE, {each.job: each.deadline.timestamp() for each in due})
 
-    def _trace(self, batch: Batch, seconds: float) -> None:
-        """A span for each trace that outcomes of a batch are in, since the first was taken."""
+    def _trace(self, batch: Batch, seconds: float) -> list[str]:
+        """A span for each trace that outcomes of a batch are in, since the first was taken.
+
+        Returns the ids of the traces.
+        """
         since = time.time() - seconds
         traces = (scored.trace for scored in batch.scores)
-        topic = self._intake.topics.scores
-        for span in self._tracer.process("process scores", topic, traces, lambda _: since).values():
+        topics = (self._intake.topics.scores,)
+        spans = self._tracer.process(
+            "process scores", lambda _: topics, traces, lambda _: since
+        ).values()
+        for span in spans:
             span.end()
+        return [span.trace_id for span in spans]
 
     def _count(self, batch: Batch, stored: Stored) -> None:
         for error, rows in stored.rows.items():
@@ -269,4 +287,3 @@ class Loop:
                     "offset": first.offset,
                 },
             )
-        _log.debug("stored", extra={"rows": len(batch.scores)})

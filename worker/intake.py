@@ -69,7 +69,7 @@ class Intake:
             return Unreadable(pair, _origin(topic, message))
         failure = pair.width and malformation(len(pair.columns), pair.width)
         parent = parent_of(message) if self._traced else None
-        trace = None if parent is None else Traced(parent, now)
+        trace = None if parent is None else Traced(parent, now, topic)
         if failure:
             return Malformed(pair, failure, trace)
         # The clock of whoever published it may be ahead of this one.

@@ -386,7 +386,7 @@ class Worker:
             return True
         started = self._clock()
         try:
-            with BatchSpans(self._tracer, plan.outcomes, self._topics) as spans:
+            with BatchSpans(self._tracer, plan.outcomes) as spans:
                 self._transactions.publish(spans.carried_by(plan), seconds)
         except Aborted as error:
             self._put_off(error)

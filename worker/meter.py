@@ -13,6 +13,7 @@ from pairscore.politeness.shared import SharedBudgets
 from shared.messages import PairMessage
 from shared.telemetry import metrics as catalogue
 from shared.telemetry.health import Health
+from shared.telemetry.logs import row_ranges
 from shared.telemetry.metrics import Metrics
 from worker.cache_meter import CacheMeter
 from worker.host_meter import HostMeter
@@ -124,7 +125,7 @@ class Meter:
                 extra={
                     "rows": len(plan.outcomes),
                     "seconds": round(seconds, 3),
-                    "jobs": row_ranges(plan.outcomes),
+                    "jobs": row_ranges(each.row for each in plan.outcomes if each.row),
                     "offsets": {f"{topic}/{n}": to for (topic, n), to in plan.offsets.items()},
                     "trace_ids": trace_ids,
                 },
@@ -177,14 +178,3 @@ class Meter:
                 ledger.unconfirmed,
             )
             self._published.clear()
-
-
-def row_ranges(outcomes: Iterable[Publication]) -> Mapping[str, str]:
-    """The first and the last row of each job in a transaction, such as `3-917`."""
-    ranges: dict[str, tuple[int, int]] = {}
-    for each in outcomes:
-        if each.row is not None:
-            job, row = each.row
-            first, last = ranges.get(job, (row, row))
-            ranges[job] = min(first, row), max(last, row)
-    return {job: f"{first}-{last}" for job, (first, last) in ranges.items()}

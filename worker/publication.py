@@ -29,10 +29,11 @@ class Kind(StrEnum):
 
 
 class Traced(NamedTuple):
-    """The `traceparent` that a row came with, and when, in seconds since the epoch."""
+    """The `traceparent` that a row came with, when, in seconds since the epoch, and where from."""
 
     parent: str
     since: float
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)

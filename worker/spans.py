@@ -13,7 +13,6 @@ from shared.telemetry.traces import (
     Tracer,
     sending,
 )
-from shared.topics import Topics
 from worker.ledger import Plan
 from worker.publication import Kind, Publication
 
@@ -33,11 +32,11 @@ class BatchSpans:
     the transaction are linked. Of very many, the largest have spans.
     """
 
-    def __init__(self, tracer: Tracer, outcomes: Sequence[Publication], topics: Topics) -> None:
+    def __init__(self, tracer: Tracer, outcomes: Sequence[Publication]) -> None:
         self._outcomes = outcomes
         self._spans: dict[str, _Pair] = {}
         if tracer.on:
-            self._begin(tracer, topics)
+            self._begin(tracer)
 
     def __enter__(self) -> Self:
         return self
@@ -76,16 +75,20 @@ class BatchSpans:
             return publication
         return replace(publication, headers=(*publication.headers, *spans.publish.headers))
 
-    def _begin(self, tracer: Tracer, topics: Topics) -> None:
-        traces = [each.trace for each in self._outcomes if each.trace is not None]
+    def _begin(self, tracer: Tracer) -> None:
         since: dict[str, float] = {}
-        for trace in traces:
-            since[trace.parent] = min(trace.since, since.get(trace.parent, trace.since))
-        begun = tracer.process(
-            "process pairs", topics.pairs, (trace.parent for trace in traces), since.__getitem__
-        )
+        sources: dict[str, set[str]] = {}
+        targets: dict[str, set[str]] = {}
+        parents: list[str] = []
+        for each in self._outcomes:
+            if (trace := each.trace) is not None:
+                parents.append(trace.parent)
+                since[trace.parent] = min(trace.since, since.get(trace.parent, trace.since))
+                sources.setdefault(trace.parent, set()).add(trace.topic)
+                targets.setdefault(trace.parent, set()).add(each.topic)
+        begun = tracer.process("process pairs", sources.__getitem__, parents, since.__getitem__)
         for parent, process in begun.items():
-            attributes = sending(topics.scores)
+            attributes = sending(targets[parent])
             publish = tracer.begin("publish scores", PUBLISH, process, attributes=attributes)
             if publish is not None:
                 self._spans[parent] = _Pair(process, publish)

@@ -333,7 +333,7 @@ class LotPublisher:
         reply_to = None if lot.awaited is None else self._reply_to
         span = None
         if lot.trace is not None:
-            attributes = {**sending(topic), MESSAGES: len(lot.pairs)}
+            attributes = {**sending((topic,)), MESSAGES: len(lot.pairs)}
             span = self._tracer.begin("publish pairs", PUBLISH, lot.trace, attributes=attributes)
         headers = NO_HEADERS if span is None else span.headers
         for row, (url, caption) in enumerate(lot.pairs, first):

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -27,6 +27,15 @@ def configure_logging(settings: TelemetrySettings, service: str) -> None:
     handler.setFormatter(_formatter(settings, service, sys.stderr))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+
+
+def row_ranges(rows: Iterable[tuple[str, int]]) -> Mapping[str, str]:
+    """The first and the last row of each job, such as `3-917`, of jobs' names and rows."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for job, row in rows:
+        first, last = ranges.get(job, (row, row))
+        ranges[job] = min(first, row), max(last, row)
+    return {job: f"{first}-{last}" for job, (first, last) in ranges.items()}
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

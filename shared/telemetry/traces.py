@@ -10,7 +10,7 @@ nothing. Names and attributes are those of OpenTelemetry's conventions for messa
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -47,17 +47,17 @@ MESSAGES: Final = "messaging.batch.message_count"
 """The attribute that says how many messages a span is about."""
 
 
-def sending(topic: str) -> dict[str, Value]:
+def sending(topics: Collection[str]) -> dict[str, Value]:
     """What a span says that publishes, beside how many `MESSAGES`."""
-    return _messaging("send", topic)
+    return _messaging("send", topics)
 
 
-def _messaging(operation: str, topic: str) -> dict[str, Value]:
-    return {
-        "messaging.system": "kafka",
-        "messaging.operation.type": operation,
-        "messaging.destination.name": topic,
-    }
+def _messaging(operation: str, topics: Collection[str]) -> dict[str, Value]:
+    said: dict[str, Value] = {"messaging.system": "kafka", "messaging.operation.type": operation}
+    # A span has one destination, or does not say: OpenTelemetry's conventions have no list.
+    if len(topics) == 1:
+        said["messaging.destination.name"] = next(iter(topics))
+    return said
 
 
 class Span:
@@ -134,7 +134,7 @@ class Tracer:
     def process(
         self,
         name: str,
-        topic: str,
+        topics: Callable[[str], Collection[str]],
         parents: Iterable[str | None],
         since: Callable[[str], float],
     ) -> dict[str, Span]:
@@ -145,7 +145,7 @@ class Tracer:
 
         Args:
             name: of what is done.
-            topic: where the messages come from.
+            topics: where the messages of a `traceparent` come from.
             parents: the `traceparent` of each message, None where it is in no trace.
             since: when the first one of a `traceparent` was taken, in seconds since the epoch.
         """
@@ -160,7 +160,7 @@ class Tracer:
                 parent,
                 since=since(parent),
                 links=others(parent, links),
-                attributes={**_messaging("process", topic), MESSAGES: count},
+                attributes={**_messaging("process", topics(parent)), MESSAGES: count},
             )
             for parent, count in messages.items()
         }

@@ -123,6 +123,12 @@ def test_a_retry_goes_on_in_the_trace_of_its_row(fleet: Fleet, collector: Collec
     [told] = collector.below(first)
     assert (second.trace, second.parent) == (TRACE, told.id)
     assert second.attributes["pairscore.scored"] == 1
+    [scored] = collector.below(second)
+    tier = fleet.topics.retries[0].topic
+    topics = [
+        span.attributes["messaging.destination.name"] for span in (first, told, second, scored)
+    ]
+    assert topics == [fleet.topics.pairs, tier, tier, fleet.topics.scores]
 
 
 def test_a_request_is_the_beginning_of_its_rows_trace_and_may_be_in_a_clients(

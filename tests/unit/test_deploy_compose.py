@@ -80,7 +80,7 @@ NOT_PASSED_ON = {
 @pytest.mark.parametrize("name", [name for name in OURS if name not in {"demo", "results"}])
 def test_every_setting_is_passed_on_that_the_file_does_not_decide(name):
     known = {each for kind in SERVICES for each in names_of(kind)}
-    assert NOT_PASSED_ON < known
+    assert known > NOT_PASSED_ON
     given = SERVICES_THERE[name]["environment"]
     assert known - given.keys() <= NOT_PASSED_ON
     assert {each for each, value in given.items() if value is None} <= known - NOT_PASSED_ON

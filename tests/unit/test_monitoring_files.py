@@ -1,7 +1,9 @@
 """Alerts and dashboards name what there is: metrics, labels, sections that say what to do."""
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -218,3 +220,26 @@ def test_what_watches_is_on_this_machine_alone_and_bounded():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
         assert service["deploy"]["resources"]["limits"]["memory"], name
         assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-\w+)?", service["image"]), name
+
+
+def _fields_of_lines() -> Iterator[tuple[str, str]]:
+    """The fields that calls of logging give to a line, with where they do."""
+    packages = ("producer", "worker", "sink", "shared")
+    for path in (file for package in packages for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            if not ast.unparse(node.func).startswith(("_log.", "_access.")):
+                continue
+            for given in (each.value for each in node.keywords if each.arg == "extra"):
+                for name in given.keys if isinstance(given, ast.Dict) else ():
+                    if isinstance(name, ast.Constant):
+                        yield str(name.value), f"{path}:{given.lineno}"
+
+
+def test_every_field_of_a_line_can_be_searched():
+    template = json.loads((ROOT / "deploy" / "monitoring" / "logs-template.json").read_text())
+    there = template["template"]["mappings"]["properties"].keys()
+    found = list(_fields_of_lines())
+    assert len(found) > 20
+    assert [(name, where) for name, where in found if name not in there] == []

@@ -16,7 +16,9 @@ TOPICS = Topics.of(KafkaSettings())
 
 def publication(trace: int, label: str = "", kind: Kind = Kind.SCORE) -> Publication:
     parent = f"00-{trace:032x}-{trace:016x}-01"
-    return Publication(kind, label, TOPICS.scores, b"k", b"v", trace=Traced(parent, 1_000.0))
+    return Publication(
+        kind, label, TOPICS.scores, b"k", b"v", trace=Traced(parent, 1_000.0, TOPICS.pairs)
+    )
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_of_very_many_traces_the_largest_have_spans(collector):
     outcomes = [publication(trace) for trace in range(1, 2_001)] + [publication(7)]
     plan = Plan(tuple(outcomes), {(TOPICS.pairs, 0): 1})
     with tracing(TelemetrySettings(otlp_endpoint=collector.endpoint), "worker") as tracer:
-        with BatchSpans(tracer, outcomes, TOPICS) as spans:
+        with BatchSpans(tracer, outcomes) as spans:
             carried = spans.carried_by(plan)
         assert len(spans.trace_ids) == MOST_TRACES
     assert spans.trace_ids[0] == f"{7:032x}"
@@ -49,7 +51,7 @@ def test_a_transaction_that_fails_says_so_in_all_of_its_spans(collector):
     with (
         tracing(TelemetrySettings(otlp_endpoint=collector.endpoint), "worker") as tracer,
         pytest.raises(Aborted),
-        BatchSpans(tracer, outcomes, TOPICS),
+        BatchSpans(tracer, outcomes),
     ):
         raise Aborted("no broker")
     assert {span.failed for span in collector.spans} == {"Aborted: no broker"}
