@@ -9,7 +9,7 @@ These misbehave on purpose:
 | `/loop/...` | 302 to itself |
 | `/private/FILE` | 302 to an address that is not public |
 | `/status/CODE/...` | that status |
-| `/flaky/FILE` | 503 at every odd request, the file at every even one |
+| `/flaky/FILE` | 503 at the first request, the file at every later one |
 | `/slow/SECONDS/FILE` | the file, after a silence |
 | `/stall/FILE` | half the file, then silence |
 | `/big/declared/...` | 21 MB that a Content-Length announces |
@@ -21,7 +21,6 @@ import mimetypes
 import socket
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,15 +71,16 @@ class _Server(ThreadingHTTPServer):
         self.folder = folder
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._visits: Counter[str] = Counter()
+        self._visited: set[str] = set()
         self._connections: set[socket.socket] = set()
         super().__init__((address, port), _Handler)
 
-    def visit(self, path: str) -> int:
-        """Count a request for `path`; the first is 1."""
+    def visit(self, path: str) -> bool:
+        """Whether this is the first request for `path`."""
         with self._lock:
-            self._visits[path] += 1
-            return self._visits[path]
+            first = path not in self._visited
+            self._visited.add(path)
+            return first
 
     def process_request(self, request: Request, client_address: object) -> None:
         with self._lock:
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus(int(code)) if known else HTTPStatus.NOT_FOUND)
 
     def _flaky(self, name: str) -> None:
-        if self._demo.visit(name) % 2:
+        if self._demo.visit(name):
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
         else:
             self._file(name)
