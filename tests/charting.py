@@ -6,7 +6,7 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from scripts.chart import CHART, Manifest, render
+from scripts.chart import CHART, Manifest, name_of, render
 
 KINDS = ("default", "gpu", "all")
 LONG_RUNNING = ("Deployment", "StatefulSet")
@@ -45,7 +45,7 @@ def of_kind(kind: str, manifests: tuple[Manifest, ...]) -> list[Manifest]:
 
 def workloads(manifests: tuple[Manifest, ...]) -> list[Workload]:
     return [
-        Workload(each["kind"], each["metadata"]["name"], each["spec"]["template"])
+        Workload(each["kind"], name_of(each), each["spec"]["template"])
         for each in manifests
         if each["kind"] in {*LONG_RUNNING, "Job"}
     ]

@@ -464,16 +464,23 @@ def test_the_csv_sink_is_one_with_a_volume_of_its_own():
     assert {"name": claim["metadata"]["name"], "mountPath": "/results"} in mounts
 
 
-def test_a_file_is_published_once_by_a_job_of_its_own():
-    source = "producer.enabled=true", "producer.configMap=rows"
-    first = workload("producer", rendered("default", *source, "producer.file=a.csv"))
-    again = workload(
-        "producer", rendered("default", *source, "producer.file=a.csv", "api.replicas=3")
+def test_a_file_is_published_by_a_job_that_can_be_made_again():
+    manifests = rendered(
+        "default", "producer.enabled=true", "producer.configMap=rows", "producer.file=a.csv"
     )
-    other = workload("producer", rendered("default", *source, "producer.file=b.csv"))
-    assert first.name == again.name != other.name
-    assert first.containers[0]["args"] == ["csv", "/data/a.csv"]
-    assert {"name": "file", "configMap": {"name": "rows"}} in first.pod["spec"]["volumes"]
+    job = workload("producer", manifests)
+    assert job.containers[0]["args"] == ["csv", "/data/a.csv"]
+    assert {"name": "file", "configMap": {"name": "rows"}} in job.pod["spec"]["volumes"]
+    (made,) = (
+        each
+        for each in of_kind("Job", manifests)
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == "producer"
+    )
+    # A name would be taken when the file has been replaced and is to be published again.
+    assert made["metadata"]["generateName"] == "pairscore-producer-"
+    assert "name" not in made["metadata"]
+    assert list(chart.complaints(made, "1.37")) == []
+    assert "get jobs --selector app.kubernetes.io/component=producer\n" in page(README)
 
 
 def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
