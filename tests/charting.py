@@ -1,6 +1,7 @@
 """The chart as helm renders it, and what its manifests say."""
 
 import base64
+import re
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -96,6 +97,19 @@ def reaches(of: Workload, address: str, manifests: tuple[Manifest, ...]) -> bool
         for peer in destinations(of, manifests)
         if (block := peer.get("ipBlock"))
     )
+
+
+def relabelled(labels: dict[str, str], rules: list[Manifest]) -> dict[str, str]:
+    """What Prometheus makes of the labels of a target by relabelings that replace."""
+    found = dict(labels)
+    for rule in rules:
+        assert rule.keys() <= {"sourceLabels", "regex", "replacement", "targetLabel"}
+        value = ";".join(found.get(name, "") for name in rule["sourceLabels"])
+        # The whole of it, as Prometheus has it; where it is not matched, nothing is replaced.
+        if match := re.fullmatch(rule.get("regex", "(.*)"), value):
+            template = re.sub(r"\$(\d+)", r"\\g<\1>", rule.get("replacement", "$1"))
+            found[rule["targetLabel"]] = match.expand(template)
+    return found
 
 
 def environment(of: Workload, manifests: tuple[Manifest, ...]) -> dict[str, str]:

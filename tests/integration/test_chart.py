@@ -38,12 +38,14 @@ from tests.charting import (
     of_kind,
     policies,
     reaches,
+    relabelled,
     rendered,
     selects,
     workload,
     workloads,
 )
 from tests.documents import blocks, page
+from tests.monitoring import FOLDER, document, rules
 from worker.__main__ import GROUP
 from worker.loop import LAST_SECONDS
 
@@ -404,6 +406,36 @@ def test_selectors_find_the_pods_that_they_are_for(values):
         ]
     for monitor in of_kind("PodMonitor", manifests):
         assert all(selects(monitor["spec"]["selector"], each.labels) for each in found)
+
+
+def test_prometheus_names_jobs_as_the_rules_and_dashboards_do():
+    manifests = rendered("all")
+    (monitor,) = of_kind("PodMonitor", manifests)
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    jobs = {}
+    for each in workloads(manifests):
+        if "ports" not in each.containers[0]:
+            continue
+        labels = {
+            f"__meta_kubernetes_pod_label_{re.sub(r'[^A-Za-z0-9_]', '_', name)}": value
+            for name, value in each.labels.items()
+        }
+        found = relabelled({"job": "pairscore/pairscore"} | labels, endpoint["relabelings"])
+        jobs[each.labels["app.kubernetes.io/component"]] = found["job"]
+    assert jobs == {
+        "worker-cpu": "worker",
+        "worker-gpu": "worker",
+        "sink-csv": "sink",
+        "sink-postgres": "sink-postgres",
+        "api": "api",
+        "producer": "producer",
+    }
+    scraped = {each["job_name"] for each in document(FOLDER / "prometheus.yml")["scrape_configs"]}
+    # Nobody but the chart has producers of files scraped.
+    assert {*jobs.values(), "prometheus"} == scraped | {"producer"}
+    asked = [re.findall(r'\bjob=~?"([^"]+)"', rule["expr"]) for rule in rules()]
+    named = {name for each in asked for names in each for name in names.split("|")}
+    assert {"worker", "sink"} <= named <= {*jobs.values()}
 
 
 @pytest.mark.parametrize(("prefix", "delays"), [("", "5,60,600"), ("team.", "1, 30"), ("", "none")])
