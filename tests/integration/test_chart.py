@@ -494,6 +494,12 @@ def test_the_csv_sink_is_one_with_a_volume_of_its_own():
     (claim,) = sink["spec"]["volumeClaimTemplates"]
     mounts = sink["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert {"name": claim["metadata"]["name"], "mountPath": "/results"} in mounts
+    # A broken one would else never be replaced by the upgrade that mends it.
+    assert sink["spec"]["podManagementPolicy"] == "Parallel"
+    name = sink["metadata"]["name"]
+    guide = page(README)
+    assert f"patch pvc {claim['metadata']['name']}-{name}-0 " in guide
+    assert f"delete statefulset {name} --cascade=orphan\n" in guide
 
 
 def test_a_file_is_published_by_a_job_that_can_be_made_again():
