@@ -488,6 +488,22 @@ def test_what_is_scaled_is_scaled_by_one():
         assert scaled
 
 
+def test_an_adapter_has_for_the_hpas_what_they_ask_for():
+    (block,) = [block for block in blocks(README, "yaml") if "seriesQuery" in block]
+    found = {rule["name"]["as"]: rule for rule in yaml.safe_load(block)["rules"]["custom"]}
+    asked = {own["hpa"]["metric"]["name"]: own["hpa"] for own in values()["workers"].values()}
+    assert found.keys() == asked.keys()
+    for name, rule in found.items():
+        # Of each Pod, so that an HPA finds it.
+        assert asked[name]["metric"]["type"] == "Pods"
+        labels = rule["resources"]["overrides"]
+        assert {each["resource"] for each in labels.values()} == {"namespace", "pod"}
+        ((series, named),) = re.findall(r"^(\w+)\{(.*)\}$", rule["seriesQuery"])
+        assert named.split(",") == [f'{label}!=""' for label in labels]
+        assert series.startswith(name.removesuffix("_per_second"))
+        assert "by (<<.GroupBy>>)" in rule["metricsQuery"]
+
+
 def test_the_csv_sink_is_one_with_a_volume_of_its_own():
     (sink,) = of_kind("StatefulSet", rendered())
     assert sink["spec"]["replicas"] == 1
