@@ -470,6 +470,41 @@ def test_keda_goes_by_deadlines_too_where_there_is_a_prometheus():
     assert {each["type"] for each in without["spec"]["triggers"]} == {"kafka"}
 
 
+@pytest.mark.parametrize(
+    "servers",
+    ["kafka.example.org:9092", "10.0.0.5:9092,10.0.0.6:9092", "[fd00::5]:9092", "a.kafka, b.kafka"],
+)
+def test_keda_is_given_brokers_that_are_found_from_its_namespace(servers):
+    escaped = servers.replace(",", r"\,")
+    (scaled,) = of_kind("ScaledObject", rendered("gpu", f"kafka.bootstrapServers={escaped}"))
+    told = {each["metadata"].get("bootstrapServers") for each in scaled["spec"]["triggers"]}
+    assert told == {servers, None}
+
+
+def test_keda_logs_in_to_kafka_by_what_the_readme_has_made():
+    (login,) = [block for block in blocks(README, "yaml") if "TriggerAuthentication" in block]
+    authentication = yaml.safe_load(login)
+    references = authentication["spec"]["secretTargetRef"]
+    given = {each["parameter"]: (each["name"], each["key"]) for each in references}
+    # What the kafka trigger takes of a CA of its own, with SCRAM; without a certificate and a key.
+    assert given.keys() == {"ca", "username", "password"}
+    manifests = rendered("gpu")
+    (scaled,) = of_kind("ScaledObject", manifests)
+    for trigger in scaled["spec"]["triggers"]:
+        if trigger["type"] == "kafka":
+            assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+            assert trigger["metadata"]["sasl"] == "scram_sha512"
+            assert not given.keys() & trigger["metadata"].keys()
+    volumes = workload("worker-gpu", manifests).pod["spec"]["volumes"]
+    (mounted,) = [each["secret"] for each in volumes if each["name"] == "certificates"]
+    assert given["ca"] == (mounted["secretName"], "ca.crt")
+    for name, key in given.values():
+        (made,) = re.findall(
+            rf"create secret generic {name} (.*)", page(README).replace("\\\n", "")
+        )
+        assert f"={key}" in made
+
+
 def test_a_full_window_asks_for_no_other_worker():
     window = WorkerSettings.model_fields["window"].default
     for own in values()["workers"].values():
@@ -576,6 +611,14 @@ def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
         (
             ["workers.gpu.keda.enabled=true", "workers.gpu.keda.minReplicas=20"],
             "workers.gpu.keda: minReplicas is more than maxReplicas",
+        ),
+        (
+            ["workers.cpu.keda.enabled=true"],
+            "KEDA looks for fleet-kafka-bootstrap:9092 in its own namespace; write HOST.NAMESPACE:",
+        ),
+        (
+            ["workers.cpu.keda.enabled=true", r"kafka.bootstrapServers=10.0.0.5:9092\, kafka:9092"],
+            "kafka.bootstrapServers: KEDA looks for kafka:9092 in its own namespace",
         ),
         (["sinkPostgres.enabled=true"], "sinkPostgres needs a database: set postgres.url or"),
         (["api.enabled=true", "api.open=true"], "api needs a database: set postgres.url or"),
