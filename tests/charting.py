@@ -1,12 +1,13 @@
 """The chart as helm renders it, and what its manifests say."""
 
 import base64
+import re
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from scripts.chart import CHART, Manifest, render
+from scripts.chart import CHART, Manifest, name_of, render
 
 KINDS = ("default", "gpu", "all")
 LONG_RUNNING = ("Deployment", "StatefulSet")
@@ -45,7 +46,7 @@ def of_kind(kind: str, manifests: tuple[Manifest, ...]) -> list[Manifest]:
 
 def workloads(manifests: tuple[Manifest, ...]) -> list[Workload]:
     return [
-        Workload(each["kind"], each["metadata"]["name"], each["spec"]["template"])
+        Workload(each["kind"], name_of(each), each["spec"]["template"])
         for each in manifests
         if each["kind"] in {*LONG_RUNNING, "Job"}
     ]
@@ -96,6 +97,19 @@ def reaches(of: Workload, address: str, manifests: tuple[Manifest, ...]) -> bool
         for peer in destinations(of, manifests)
         if (block := peer.get("ipBlock"))
     )
+
+
+def relabelled(labels: dict[str, str], rules: list[Manifest]) -> dict[str, str]:
+    """What Prometheus makes of the labels of a target by relabelings that replace."""
+    found = dict(labels)
+    for rule in rules:
+        assert rule.keys() <= {"sourceLabels", "regex", "replacement", "targetLabel"}
+        value = ";".join(found.get(name, "") for name in rule["sourceLabels"])
+        # The whole of it, as Prometheus has it; where it is not matched, nothing is replaced.
+        if match := re.fullmatch(rule.get("regex", "(.*)"), value):
+            template = re.sub(r"\$(\d+)", r"\\g<\1>", rule.get("replacement", "$1"))
+            found[rule["targetLabel"]] = match.expand(template)
+    return found
 
 
 def environment(of: Workload, manifests: tuple[Manifest, ...]) -> dict[str, str]:

@@ -38,12 +38,14 @@ from tests.charting import (
     of_kind,
     policies,
     reaches,
+    relabelled,
     rendered,
     selects,
     workload,
     workloads,
 )
 from tests.documents import blocks, page
+from tests.monitoring import FOLDER, document, rules
 from worker.__main__ import GROUP
 from worker.loop import LAST_SECONDS
 
@@ -406,6 +408,36 @@ def test_selectors_find_the_pods_that_they_are_for(values):
         assert all(selects(monitor["spec"]["selector"], each.labels) for each in found)
 
 
+def test_prometheus_names_jobs_as_the_rules_and_dashboards_do():
+    manifests = rendered("all")
+    (monitor,) = of_kind("PodMonitor", manifests)
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    jobs = {}
+    for each in workloads(manifests):
+        if "ports" not in each.containers[0]:
+            continue
+        labels = {
+            f"__meta_kubernetes_pod_label_{re.sub(r'[^A-Za-z0-9_]', '_', name)}": value
+            for name, value in each.labels.items()
+        }
+        found = relabelled({"job": "pairscore/pairscore"} | labels, endpoint["relabelings"])
+        jobs[each.labels["app.kubernetes.io/component"]] = found["job"]
+    assert jobs == {
+        "worker-cpu": "worker",
+        "worker-gpu": "worker",
+        "sink-csv": "sink",
+        "sink-postgres": "sink-postgres",
+        "api": "api",
+        "producer": "producer",
+    }
+    scraped = {each["job_name"] for each in document(FOLDER / "prometheus.yml")["scrape_configs"]}
+    # Nobody but the chart has producers of files scraped.
+    assert {*jobs.values(), "prometheus"} == scraped | {"producer"}
+    asked = [re.findall(r'\bjob=~?"([^"]+)"', rule["expr"]) for rule in rules()]
+    named = {name for each in asked for names in each for name in names.split("|")}
+    assert {"worker", "sink"} <= named <= {*jobs.values()}
+
+
 @pytest.mark.parametrize(("prefix", "delays"), [("", "5,60,600"), ("team.", "1, 30"), ("", "none")])
 def test_keda_looks_at_the_topics_that_workers_read(prefix, delays):
     escaped = delays.replace(",", r"\,")
@@ -438,6 +470,41 @@ def test_keda_goes_by_deadlines_too_where_there_is_a_prometheus():
     assert {each["type"] for each in without["spec"]["triggers"]} == {"kafka"}
 
 
+@pytest.mark.parametrize(
+    "servers",
+    ["kafka.example.org:9092", "10.0.0.5:9092,10.0.0.6:9092", "[fd00::5]:9092", "a.kafka, b.kafka"],
+)
+def test_keda_is_given_brokers_that_are_found_from_its_namespace(servers):
+    escaped = servers.replace(",", r"\,")
+    (scaled,) = of_kind("ScaledObject", rendered("gpu", f"kafka.bootstrapServers={escaped}"))
+    told = {each["metadata"].get("bootstrapServers") for each in scaled["spec"]["triggers"]}
+    assert told == {servers, None}
+
+
+def test_keda_logs_in_to_kafka_by_what_the_readme_has_made():
+    (login,) = [block for block in blocks(README, "yaml") if "TriggerAuthentication" in block]
+    authentication = yaml.safe_load(login)
+    references = authentication["spec"]["secretTargetRef"]
+    given = {each["parameter"]: (each["name"], each["key"]) for each in references}
+    # What the kafka trigger takes of a CA of its own, with SCRAM; without a certificate and a key.
+    assert given.keys() == {"ca", "username", "password"}
+    manifests = rendered("gpu")
+    (scaled,) = of_kind("ScaledObject", manifests)
+    for trigger in scaled["spec"]["triggers"]:
+        if trigger["type"] == "kafka":
+            assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+            assert trigger["metadata"]["sasl"] == "scram_sha512"
+            assert not given.keys() & trigger["metadata"].keys()
+    volumes = workload("worker-gpu", manifests).pod["spec"]["volumes"]
+    (mounted,) = [each["secret"] for each in volumes if each["name"] == "certificates"]
+    assert given["ca"] == (mounted["secretName"], "ca.crt")
+    for name, key in given.values():
+        (made,) = re.findall(
+            rf"create secret generic {name} (.*)", page(README).replace("\\\n", "")
+        )
+        assert f"={key}" in made
+
+
 def test_a_full_window_asks_for_no_other_worker():
     window = WorkerSettings.model_fields["window"].default
     for own in values()["workers"].values():
@@ -456,24 +523,53 @@ def test_what_is_scaled_is_scaled_by_one():
         assert scaled
 
 
+def test_an_adapter_has_for_the_hpas_what_they_ask_for():
+    (block,) = [block for block in blocks(README, "yaml") if "seriesQuery" in block]
+    found = {rule["name"]["as"]: rule for rule in yaml.safe_load(block)["rules"]["custom"]}
+    asked = {own["hpa"]["metric"]["name"]: own["hpa"] for own in values()["workers"].values()}
+    assert found.keys() == asked.keys()
+    for name, rule in found.items():
+        # Of each Pod, so that an HPA finds it.
+        assert asked[name]["metric"]["type"] == "Pods"
+        labels = rule["resources"]["overrides"]
+        assert {each["resource"] for each in labels.values()} == {"namespace", "pod"}
+        ((series, named),) = re.findall(r"^(\w+)\{(.*)\}$", rule["seriesQuery"])
+        assert named.split(",") == [f'{label}!=""' for label in labels]
+        assert series.startswith(name.removesuffix("_per_second"))
+        assert "by (<<.GroupBy>>)" in rule["metricsQuery"]
+
+
 def test_the_csv_sink_is_one_with_a_volume_of_its_own():
     (sink,) = of_kind("StatefulSet", rendered())
     assert sink["spec"]["replicas"] == 1
     (claim,) = sink["spec"]["volumeClaimTemplates"]
     mounts = sink["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert {"name": claim["metadata"]["name"], "mountPath": "/results"} in mounts
+    # A broken one would else never be replaced by the upgrade that mends it.
+    assert sink["spec"]["podManagementPolicy"] == "Parallel"
+    name = sink["metadata"]["name"]
+    guide = page(README)
+    assert f"patch pvc {claim['metadata']['name']}-{name}-0 " in guide
+    assert f"delete statefulset {name} --cascade=orphan\n" in guide
 
 
-def test_a_file_is_published_once_by_a_job_of_its_own():
-    source = "producer.enabled=true", "producer.configMap=rows"
-    first = workload("producer", rendered("default", *source, "producer.file=a.csv"))
-    again = workload(
-        "producer", rendered("default", *source, "producer.file=a.csv", "api.replicas=3")
+def test_a_file_is_published_by_a_job_that_can_be_made_again():
+    manifests = rendered(
+        "default", "producer.enabled=true", "producer.configMap=rows", "producer.file=a.csv"
     )
-    other = workload("producer", rendered("default", *source, "producer.file=b.csv"))
-    assert first.name == again.name != other.name
-    assert first.containers[0]["args"] == ["csv", "/data/a.csv"]
-    assert {"name": "file", "configMap": {"name": "rows"}} in first.pod["spec"]["volumes"]
+    job = workload("producer", manifests)
+    assert job.containers[0]["args"] == ["csv", "/data/a.csv"]
+    assert {"name": "file", "configMap": {"name": "rows"}} in job.pod["spec"]["volumes"]
+    (made,) = (
+        each
+        for each in of_kind("Job", manifests)
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == "producer"
+    )
+    # A name would be taken when the file has been replaced and is to be published again.
+    assert made["metadata"]["generateName"] == "pairscore-producer-"
+    assert "name" not in made["metadata"]
+    assert list(chart.complaints(made, "1.37")) == []
+    assert "get jobs --selector app.kubernetes.io/component=producer\n" in page(README)
 
 
 def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
@@ -515,6 +611,14 @@ def test_the_commands_and_values_of_the_readme_are_taken(tmp_path):
         (
             ["workers.gpu.keda.enabled=true", "workers.gpu.keda.minReplicas=20"],
             "workers.gpu.keda: minReplicas is more than maxReplicas",
+        ),
+        (
+            ["workers.cpu.keda.enabled=true"],
+            "KEDA looks for fleet-kafka-bootstrap:9092 in its own namespace; write HOST.NAMESPACE:",
+        ),
+        (
+            ["workers.cpu.keda.enabled=true", r"kafka.bootstrapServers=10.0.0.5:9092\, kafka:9092"],
+            "kafka.bootstrapServers: KEDA looks for kafka:9092 in its own namespace",
         ),
         (["sinkPostgres.enabled=true"], "sinkPostgres needs a database: set postgres.url or"),
         (["api.enabled=true", "api.open=true"], "api needs a database: set postgres.url or"),
@@ -627,5 +731,7 @@ def test_the_brokers_of_the_readme_are_told_what_operations_says():
     pool, kafka = yaml.safe_load_all(dedent(block))
     assert pool["metadata"]["labels"]["strimzi.io/cluster"] == kafka["metadata"]["name"]
     assert pool["spec"]["replicas"] == 3
+    # Which versions there are is for the operator to say, as it is released apart from Kafka.
+    assert "version" not in kafka["spec"]["kafka"]
     config = {name: str(value).lower() for name, value in kafka["spec"]["kafka"]["config"].items()}
     assert config.items() >= told.items() - {("offset.metadata.max.bytes", "1024")}

@@ -53,6 +53,16 @@ PAIRSCORE_TELEMETRY__PORT: the image
 {{- if gt (int $workers) (int $values.kafka.partitions) -}}
 {{- fail (printf "workers: up to %d of them and kafka.partitions is %d; one more than partitions would have nothing to do" (int $workers) (int $values.kafka.partitions)) -}}
 {{- end -}}
+{{- range $kind, $own := $values.workers -}}
+{{- if and $own.enabled $own.keda.enabled -}}
+{{- range $server := splitList "," $values.kafka.bootstrapServers -}}
+{{- /* A name of one label, not followed by more of an IPv6 address. */ -}}
+{{- if regexMatch "^[^.:]+(:[0-9]+)?$" (trim $server) -}}
+{{- fail (printf "kafka.bootstrapServers: KEDA looks for %s in its own namespace; write HOST.NAMESPACE:PORT" (trim $server)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $place, $own := $places -}}
 {{- range $variable, $_ := $own.settings -}}
 {{- with get $owned $variable -}}
