@@ -241,7 +241,7 @@ def test_an_upload_that_is_gone_before_it_is_published_is_no_conflict(
     api_and_fleet, monkeypatch, kind, body, keyed
 ):
     api, _ = api_and_fleet
-    headers = {"Idempotency-Key": f"gone, {kind}"} if keyed else {}
+    headers = {"Idempotency-Key": f"gone-{kind}"} if keyed else {}
 
     def check_and_remove(check: Any, path: Path, *rest: Any) -> Any:
         found = check(path, *rest)
