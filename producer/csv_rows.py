@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from pairscore.csv_file import Survey, check_input, open_source
 from pairscore.csv_file.records import Record
+from pairscore.errors import InputError
 from producer.encoding import RowEncoder
-from producer.publication import RowsChanged
+from producer.publication import FileChanged, RowsChanged
 
 
 class CsvRows:
@@ -33,10 +34,14 @@ class CsvRows:
 
         Raises:
             RowsChanged: upon opening, or at the end, if it is another file by now.
-            InputError: it cannot be read any more.
+            FileChanged: it cannot be read any more.
         """
         survey = self._survey
-        if check_input(survey.path) != survey.stamp:
+        try:
+            stamp = check_input(survey.path)
+        except InputError as error:
+            raise FileChanged(str(error)) from None
+        if stamp != survey.stamp:
             raise RowsChanged
         with open_source(survey.path) as source:
 

@@ -45,7 +45,7 @@ class RowsChanged(Exception):
 
 
 class FileChanged(InputError):
-    """The rows changed while they were published."""
+    """The rows changed while they were published, or cannot be read any more."""
 
 
 class Rows(Protocol[Record]):
