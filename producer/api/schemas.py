@@ -208,7 +208,10 @@ class PageOut(BaseModel):
     job: str
     complete: bool = Field(description="whether every row of the job has its outcome")
     outcomes: list[RowOut]
-    next: str | None = Field(default=None, description="the next page, where there is one")
+    next: str | None = Field(
+        default=None,
+        description="the next page, where there is one, however few rows this one has",
+    )
 
 
 def links_of(job: str) -> Links:
