@@ -128,7 +128,7 @@ class Sinks:
     def outcomes(self, job: str, limit: int) -> list[ScoreMessage]:
         """A job's, by row."""
         with closing(PostgresResults(SecretStr(self.url))) as results:
-            return results.outcomes(job, 0, limit)
+            return results.page(job, 0, limit).outcomes
 
 
 @contextmanager

@@ -237,14 +237,20 @@ class Client:
     def _look(self, missing: "_Missing", outcomes: list["Outcome | Pending"]) -> bool:
         """Ask once for what is missing of a batch; whether something still is."""
 
-        def read(fields: Fields) -> None:
-            for row in map(read_row, fields["outcomes"]):
+        def read(fields: Fields) -> str | None:
+            found = [read_row(each) for each in fields["outcomes"]]
+            for row in found:
                 # The page may go on with rows of other requests.
                 if 0 <= row.row - missing.start < missing.count:
                     outcomes[missing.at + row.row - missing.start] = row.outcome
+            # Long rows come in several pages.
+            more = found and found[-1].row - missing.start + 1 < missing.count
+            return fields.get("next") if more else None
 
-        # Another process of the API may hear of the job a little later.
-        self._transport.ask("GET", missing.href, read, also=frozenset({404}))
+        href: str | None = missing.href
+        while href is not None:
+            # Another process of the API may hear of the job a little later.
+            href = self._transport.ask("GET", href, read, also=frozenset({404}))
         return any(
             isinstance(each, Pending) for each in outcomes[missing.at : missing.at + missing.count]
         )

@@ -100,7 +100,7 @@ class Job:
             # While a row is waited for there is no need to have those behind it again and again.
             limit = 1 if probing else _PAGE_ROWS
             path = f"{self._path}/scores?format=json&start={row}&limit={limit}"
-            complete, found = self._ask("GET", path, _read_page)
+            complete, found, more = self._ask("GET", path, _read_page)
             came = False
             for outcome in found:
                 if follow and not complete and outcome.row != row:
@@ -108,7 +108,7 @@ class Job:
                 yield outcome
                 came, row = True, outcome.row + 1
             else:
-                if len(found) == limit:
+                if more:
                     probing = False
                     continue
                 if complete or not follow:
@@ -179,8 +179,10 @@ class Job:
         return _NOT_HEARD_OF if time.monotonic() < self._new_until else frozenset()
 
 
-def _read_page(fields: Fields) -> tuple[bool, list[RowOutcome]]:
-    return bool(fields["complete"]), [read_row(each) for each in fields["outcomes"]]
+def _read_page(fields: Fields) -> tuple[bool, list[RowOutcome], bool]:
+    """Whether all of the job is there, the rows of a page, and whether there is another."""
+    found = [read_row(each) for each in fields["outcomes"]]
+    return bool(fields["complete"]), found, bool(found and fields.get("next"))
 
 
 def _usual_rights() -> int:

@@ -20,7 +20,7 @@ from producer.api.answers import Awaited
 from producer.api.batch import Batch, Sender, is_numbered
 from producer.api.problems import Kind, ProblemError
 from producer.api.service import Service
-from producer.api.streams import outcomes
+from producer.api.streams import read_first
 from producer.job import api_job
 from shared.messages import JobMessage, ScoreMessage
 
@@ -192,7 +192,7 @@ class Batches:
         status = await service.read(service.jobs.status, job)
         if status.done < rows:
             return None
-        found = await service.read(outcomes, service, job.job, 0, rows)
+        found = await service.read(read_first, service, job.job, rows)
         return found if len(found) == rows else None
 
     async def _stored(

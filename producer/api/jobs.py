@@ -16,12 +16,18 @@ Kind = TypeVar("Kind", bound=JobMessage)
 
 
 class JobBook:
-    """The latest message of every job on `jobs`, the last begun last."""
+    """The latest message of every job on `jobs`, the last begun last.
+
+    No job goes back: what was published here and is known counts, until what is read has come to it
+    too.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # As bytes, which are a tenth of what the objects take.
         self._values: dict[str, bytes] = {}
+        # Known before they were read: what is read of these may be older.
+        self._ahead: set[str] = set()
 
     def __len__(self) -> int:
         """How many jobs there are."""
@@ -33,15 +39,25 @@ class JobBook:
             for message in messages:
                 key, value = message.key(), message.value()
                 name = key.decode(errors="replace") if isinstance(key, bytes) else ""
+                if name in self._ahead:
+                    # A tombstone is of an earlier job of that name: this one is not read yet.
+                    if value is None or _goes_back(value, self._values[name]):
+                        continue
+                    self._ahead.remove(name)
                 if value is None:
                     self._values.pop(name, None)
                 else:
                     self._values[name] = value
 
     def know(self, job: JobMessage) -> None:
-        """Take what was published here, which is read a little later."""
+        """Take what was published here, which is read a little later, or has been by now."""
+        value = job.encode()
         with self._lock:
-            self._values[job.job] = job.encode()
+            known = self._values.get(job.job)
+            # The same, or what came after it: there is nothing left to be read that is older.
+            if known is None or _goes_back(known, value):
+                self._values[job.job] = value
+                self._ahead.add(job.job)
 
     @overload
     def find(self, name: str) -> JobMessage | None: ...
@@ -57,6 +73,7 @@ class JobBook:
         """Know nothing more of a job."""
         with self._lock:
             self._values.pop(name, None)
+            self._ahead.discard(name)
 
     def select(self, wanted: Callable[[bytes], bool], kind: type[Kind]) -> list[Kind]:
         """The jobs of a kind whose messages, as bytes, are wanted."""
@@ -69,6 +86,22 @@ class JobBook:
         """The names of all, the last begun first."""
         with self._lock:
             return list(reversed(self._values))
+
+
+def _goes_back(value: bytes, known: bytes) -> bool:
+    """Whether a message is older than one that is known of the same job.
+
+    A job that was begun anew is further than the one before it, one that is closed stays so, and
+    rows that are published only grow. What cannot be read says nothing of that.
+    """
+    found, before = decode(JobMessage, value), decode(JobMessage, known)
+    if isinstance(found, Rejection) or isinstance(before, Rejection):
+        return False
+    return _progress(found) < _progress(before)
+
+
+def _progress(job: JobMessage) -> tuple[datetime, bool, int]:
+    return job.created_at, job.state is JobState.CLOSED, job.rows_published
 
 
 class Jobs:

@@ -1,13 +1,14 @@
 """A request for a job: what it brings is checked whole, then published, or nothing of it is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import Request, Response
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from producer.api.access import charged, name_of
 from producer.api.client import Client
@@ -65,21 +66,16 @@ class Posting:
 
     async def json(self, body: bytes) -> JobMessage:
         """A JSON object with pairs, as one transaction where it is small."""
-        try:
-            pairs = JobRequest.model_validate_json(body).pairs
-        except ValidationError as error:
-            raise invalid_json(error) from None
-        limit = self._service.settings.kafka.max_message_bytes
-        for row, pair in enumerate(pairs):
-            check_size(pair.url, pair.caption, row, limit)
-        if self._key is None and len(pairs) <= _SMALL_ROWS and len(body) <= _SMALL_BYTES:
-            return await self._publish_small([(pair.url, pair.caption) for pair in pairs])
+        size = len(body)
+        pairs = await self._service.aside.run(size, lambda: _pairs_of(body, self._limits.row_bytes))
+        if self._key is None and len(pairs) <= _SMALL_ROWS and size <= _SMALL_BYTES:
+            return await self._publish_small(pairs)
+        lines = await self._service.aside.run(size, lambda: _lines_of(pairs))
 
-        async def lines() -> AsyncIterator[bytes]:
-            for pair in pairs:
-                yield pair.__pydantic_serializer__.to_json(pair) + b"\n"
+        async def whole() -> AsyncIterator[bytes]:
+            yield lines
 
-        return await self.pairs(lines())
+        return await self.pairs(whole())
 
     async def pairs(self, body: AsyncIterator[bytes]) -> JobMessage:
         """NDJSON."""
@@ -159,6 +155,22 @@ class Posting:
             # Another process, or another request with this key, has published the others.
             await service.quotas.give_back(client, owed - done.added)
         return done.job
+
+
+def _pairs_of(body: bytes, limit: int) -> list[tuple[str, str]]:
+    """The pairs of a JSON object, each of which fits into a message of `limit` bytes."""
+    try:
+        pairs = JobRequest.model_validate_json(body).pairs
+    except ValidationError as error:
+        raise invalid_json(error) from None
+    for row, (url, caption) in enumerate(pairs):
+        check_size(url, caption, row, limit)
+    return pairs
+
+
+def _lines_of(pairs: Sequence[tuple[str, str]]) -> bytes:
+    """Pairs as NDJSON, whose digest says later whether it is the same body."""
+    return b"".join([to_json({"url": url, "caption": caption}) + b"\n" for url, caption in pairs])
 
 
 def _taken() -> ProblemError:

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from pairscore.csv_file import Survey
 from pairscore.errors import EnvironmentFault, InputError
 from producer.api.answers import Answers, Awaited
+from producer.api.aside import Aside
 from producer.api.client import Client
 from producer.api.jobs import Jobs
 from producer.api.lots import OUTAGE_SECONDS, Lot, LotPublisher, Placed
@@ -119,6 +120,7 @@ class Service:
         self.find_client: Final = parts.find_client
         self.spool: Final = parts.spool
         api = parts.settings.api
+        self.aside: Final = Aside()
         self.uploads: Final = Turns(api.uploads, api.client_uploads)
         self._making = threading.Lock()
         self._producer: Producer | None = None

@@ -13,10 +13,11 @@ from producer.api.problems import Kind, ProblemError
 from producer.api.schemas import job_out, row_fields
 from producer.api.service import Service
 from shared.messages import JobMessage, ScoreMessage
+from shared.results import Page
 from shared.results.rows import RowWriter
 
 PAGE_ROWS: Final = 1_000
-"""Rows that are read from the store at once."""
+"""Rows that are read from the store at once, where they are short."""
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -42,7 +43,7 @@ class Part:
         return replace(self, start=page[-1].row + 1, limit=limit)
 
 
-def outcomes(service: Service, job: str, start: int, limit: int) -> list[ScoreMessage]:
+def read_page(service: Service, job: str, start: int, limit: int) -> Page:
     """Some outcomes of a job. Reads the store.
 
     Raises:
@@ -50,26 +51,41 @@ def outcomes(service: Service, job: str, start: int, limit: int) -> list[ScoreMe
         EnvironmentFault: the store cannot be read.
     """
     try:
-        return service.jobs.results.outcomes(job, start, limit)
+        return service.jobs.results.page(job, start, limit)
     except InputError as error:
         raise ProblemError(Kind.CONFLICT, str(error)) from None
 
 
-def outcomes_of(service: Service, job: str, page: Part) -> list[ScoreMessage]:
-    """The outcomes of a page of a job, as `outcomes`."""
-    limit, end = page.limit or 0, page.end
-    found = outcomes(service, job, page.start, limit) if limit else []
-    return [each for each in found if end is None or each.row < end]
+def read_part(service: Service, job: str, part: Part) -> Page:
+    """The first outcomes of a part of a job that has a limit, as `read_page`."""
+    if not part.limit:
+        return Page([], more=False)
+    found, end = read_page(service, job, part.start, part.limit), part.end
+    if end is None or not found.outcomes or found.outcomes[-1].row < end:
+        return found
+    return Page([each for each in found.outcomes if each.row < end], more=False)
+
+
+def read_first(service: Service, job: str, rows: int) -> list[ScoreMessage]:
+    """The first outcomes of a job, page by page, as `read_page`."""
+    found: list[ScoreMessage] = []
+    more = True
+    while more and len(found) < rows:
+        start = found[-1].row + 1 if found else 0
+        page = read_page(service, job, start, rows - len(found))
+        found += page.outcomes
+        more = page.more
+    return found
 
 
 async def _pages(service: Service, job: str, part: Part) -> AsyncIterator[list[ScoreMessage]]:
     while (most := part.page(PAGE_ROWS)).limit:
-        page = await service.read(outcomes_of, service, job, most)
-        if page:
-            yield page
-        if len(page) < (most.limit or 0):
+        page = await service.read(read_part, service, job, most)
+        if page.outcomes:
+            yield page.outcomes
+        if not page.more:
             return
-        part = part.after(page)
+        part = part.after(page.outcomes)
 
 
 async def ndjson(service: Service, job: str, part: Part) -> AsyncIterator[str]:

@@ -3,7 +3,8 @@
 One module holds the schema of each store and its read side; the sink writes what they declare.
 """
 
+from shared.results.page import Page
 from shared.results.status import JobStatus, State, make_status
 from shared.results.store import Results, open_results
 
-__all__ = ["JobStatus", "Results", "State", "make_status", "open_results"]
+__all__ = ["JobStatus", "Page", "Results", "State", "make_status", "open_results"]

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from pairscore.errors import EnvironmentFault, InputError
 from shared.messages import JobMessage, ScoreMessage
 from shared.results.lines import read_lines
+from shared.results.page import PAGE_BYTES, Page
 from shared.results.spool import open_for_reading, spool_path
 from shared.results.status import JobStatus, State, make_status
 
@@ -52,22 +53,23 @@ class FolderResults:
             found = spool.execute(f"{_JOBS} WHERE name = ?", (name,)).fetchone()
             return None if found is None else self._status(spool, found[0], found[1:])
 
-    def outcomes(self, job: str, start: int = 0, limit: int = 1000) -> list[ScoreMessage]:
-        """At most `limit` outcomes of a job, by row, from row `start` on."""
+    def page(self, job: str, start: int = 0, limit: int = 1000) -> Page:
+        """At most `limit` outcomes of a job, by row, from row `start` on, and of so much text."""
         with self._spool() as spool:
             if spool is None:
-                return []
+                return Page([], more=False)
             fields = spool.execute("SELECT id, result FROM jobs WHERE name = ?", (job,)).fetchone()
             if fields is None:
-                return []
+                return Page([], more=False)
             number, result = fields
             if result is None:
-                values = spool.execute(
+                found = spool.execute(
                     "SELECT value FROM outcomes WHERE job = ? AND row >= ? ORDER BY row LIMIT ?",
                     (number, start, limit),
-                ).fetchall()
-                return [ScoreMessage.model_validate_json(value) for (value,) in values]
-        return self._outcomes_of_complete(job, self._folder / result, start, limit)
+                )
+                with closing(found):
+                    return _page((value for (value,) in found), limit)
+        return self._page_of_complete(job, self._folder / result, start, limit)
 
     def rejected(self) -> int:
         """How many records were no messages of ours."""
@@ -84,17 +86,15 @@ class FolderResults:
         with self._spool() as spool:
             return 0 if spool is None else int(spool.execute(query).fetchone()[0])
 
-    def _outcomes_of_complete(
-        self, job: str, result: Path, start: int, limit: int
-    ) -> list[ScoreMessage]:
+    def _page_of_complete(self, job: str, result: Path, start: int, limit: int) -> Page:
         lines = result.with_name(OUTCOMES_NAME)
         if not lines.is_file():
             raise InputError(f"job {job}: it is complete, and its outcomes are in {result}")
         try:
-            found = read_lines(lines, lambda line: int(json.loads(line)["row"]), start, limit)
+            found = read_lines(lines, _row, start, limit, PAGE_BYTES)
         except OSError as error:
             raise EnvironmentFault(f"{lines}: cannot be read: {error.strerror or error}") from None
-        return [ScoreMessage.model_validate_json(line) for line in found]
+        return _page(found, limit)
 
     def _status(self, spool: sqlite3.Connection, number: int, fields: _JobFields) -> JobStatus:
         name, message, rows_published, rows, result, created_at, updated_at = fields
@@ -131,3 +131,19 @@ class FolderResults:
                 f"setting PAIRSCORE_RESULTS: {path} cannot be read: {error}; it must be the folder "
                 "that the sink writes to, and readable"
             ) from None
+
+
+def _row(line: bytes) -> int:
+    return int(json.loads(line)["row"])
+
+
+def _page(values: Iterable[bytes], limit: int) -> Page:
+    """A page of messages, of which no more are asked for than it has."""
+    taken: list[ScoreMessage] = []
+    size = 0
+    for value in values:
+        taken.append(ScoreMessage.model_validate_json(value))
+        size += len(value)
+        if size >= PAGE_BYTES:
+            break
+    return Page(taken, more=len(taken) == limit or size >= PAGE_BYTES)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def read_lines(path: Path, key: Callable[[bytes], int], start: int, limit: int) -> list[bytes]:
+def read_lines(
+    path: Path, key: Callable[[bytes], int], start: int, limit: int, most_bytes: int
+) -> list[bytes]:
     """At most `limit` lines, from the first whose key is at least `start` on.
 
-    Keys rise from line to line; the first is found by halving, in about 30 reads of a line.
+    There is one at least, and they end where they have `most_bytes`. Keys rise from line to line;
+    the first is found by halving, in about 30 reads of a line.
     """
     with path.open("rb") as file:
         low, high = 0, file.seek(0, os.SEEK_END)
@@ -23,7 +26,14 @@ def read_lines(path: Path, key: Callable[[bytes], int], start: int, limit: int) 
                 low = begun + 1
         begun, _ = _line_from(file, low)
         file.seek(begun)
-        return list(islice(file, limit))
+        found: list[bytes] = []
+        size = 0
+        for line in islice(file, limit):
+            found.append(line)
+            size += len(line)
+            if size >= most_bytes:
+                break
+        return found
 
 
 def _line_from(file: BinaryIO, at: int) -> tuple[int, bytes]:

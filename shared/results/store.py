@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from shared.messages import ScoreMessage
+from shared.results.page import Page
 from shared.results.status import JobStatus
 from shared.settings import StoreSettings
 
@@ -30,8 +30,10 @@ class Results(Protocol):
         """One job; None if nothing is known of it."""
         ...
 
-    def outcomes(self, job: str, start: int = 0, limit: int = 1000) -> list[ScoreMessage]:
+    def page(self, job: str, start: int = 0, limit: int = 1000) -> Page:
         """At most `limit` outcomes of a job, by row, from row `start` on; rows without: left out.
+
+        Fewer where they have more text than a page may have, but one at least.
 
         Raises:
             InputError: the job's outcomes are in its result's file and nowhere else.

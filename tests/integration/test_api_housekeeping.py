@@ -154,6 +154,7 @@ def test_nobody_is_ended_for_what_is_remembered_and_over(house):
     house.say(inline("pod-1"), 2.1, "open")
     stale = house.book.find(inline("pod-1"), OwnJob)
     house.say(inline("pod-1"), 2.1, "closed")
+    house.book.forget(inline("pod-1"))
     house.book.know(stale)  # as it was when this process was suspended
     house.say(unkeyed(1), 2.1, "open")
     housekeeping = house.see_to()

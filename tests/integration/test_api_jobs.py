@@ -18,9 +18,12 @@ import requests
 from pydantic import SecretStr
 
 from deploy import local
+from pairscore.client import Client
 from pairscore.pair import Failure, Reason, Score
-from producer.api import posting
+from producer.api import posting, streams
+from producer.api.streams import read_part
 from shared.messages import JobMessage, PairMessage, decode
+from shared.results.page import PAGE_BYTES, Page
 from tests import sinking
 from tests.fetching import wait_until
 from tests.postgres_sinks import database, sinks
@@ -363,6 +366,45 @@ def test_outcomes_are_given_by_row_in_every_format(stored):
     table = list(csv.DictReader(io.StringIO(api.get(f"/v1/jobs/{job}/scores?format=csv").text)))
     assert [each["url"] for each in table] == [f"http://e.org/{row}" for row in range(30)]
     assert (table[7]["error"], table[8]["similarity"]) == ("http_error: 404", "12.5000")
+
+
+def test_long_rows_come_in_short_pages_and_streams_are_read_in_such(stored, monkeypatch):
+    api = stored
+    caption = "c" * (PAGE_BYTES // 3)
+    pairs = [{"url": f"http://e.org/{row}", "caption": caption} for row in range(7)]
+    job = send(api, b"".join(json.dumps(pair).encode() + b"\n" for pair in pairs)).json()["job"]
+    complete(api, job)
+    pages = []
+    link = f"/v1/jobs/{job}/scores?limit=6"
+    while link:
+        page = api.get(link).json()
+        pages.append([each["row"] for each in page["outcomes"]])
+        link = page.get("next")
+    assert pages == [[0, 1, 2], [3, 4, 5], [6]]
+    page = api.get(f"/v1/jobs/{job}/scores?end=3").json()
+    assert (len(page["outcomes"]), page.get("next")) == (3, None)
+    page = api.get(f"/v1/jobs/{job}/scores?start=1&end=7").json()
+    assert page["next"] == f"/v1/jobs/{job}/scores?start=4&end=7&limit=1000"
+    with Client(api.url) as client:
+        for follow in (False, True):
+            found = client.job(job).scores(follow=follow)
+            assert [(each.row, len(each.caption)) for each in found] == [
+                (row, len(caption)) for row in range(7)
+            ]
+    read: list[int] = []
+
+    def spied(*arguments: Any) -> Page:
+        page = read_part(*arguments)
+        read.append(len(page.outcomes))
+        return page
+
+    monkeypatch.setattr(streams, "read_part", spied)
+    for kind in ("ndjson", "csv"):
+        text = api.get(f"/v1/jobs/{job}/scores?format={kind}").text
+        assert len(text.splitlines()) == 7 + (kind == "csv")
+        assert text.count(caption) == 7
+        assert read == [3, 3, 1]
+        read.clear()
 
 
 def test_a_csv_comes_back_as_it_was_with_its_new_columns(stored):

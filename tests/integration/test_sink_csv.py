@@ -137,15 +137,15 @@ def test_a_job_from_no_file_becomes_a_plain_file_and_can_be_read_by_row(where, t
     results = FolderResults(where.results)
     where.publish([*scores[:200], closed])
     with where.sink():
-        wait_until(lambda: len(results.outcomes("asked")) == 200, within=DEADLINE)
-        assert results.outcomes("asked", 150, 10) == scores[150:160]
+        wait_until(lambda: len(results.page("asked").outcomes) == 200, within=DEADLINE)
+        assert results.page("asked", 150, 10).outcomes == scores[150:160]
         where.publish(scores[200:])
         finish(where, made)
     assert (where.results / "asked" / "scored.csv").read_bytes() == made.expected
     assert where.manifest("asked")["input_sha256"] is None
-    assert results.outcomes("asked", 0, 1000) == scores
-    assert results.outcomes("asked", 297, 10) == scores[297:]
-    assert results.outcomes("asked", 300, 10) == []
+    assert results.page("asked", 0, 1000).outcomes == scores
+    assert results.page("asked", 297, 10).outcomes == scores[297:]
+    assert results.page("asked", 300, 10).outcomes == []
 
 
 def test_many_jobs_at_once_each_get_their_own(where, tmp_path):

@@ -1,11 +1,13 @@
 """What goes into a real PostgreSQL comes out of it: once, whole, and counted."""
 
+import secrets
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,7 +28,8 @@ from shared.messages import (
     ScoreMessage,
     decode,
 )
-from shared.results import open_results
+from shared.results import Page, open_results
+from shared.results.page import PAGE_BYTES
 from shared.results.postgres import Address, PostgresResults, prepare, schema
 from shared.results.postgres.schema import VERSION
 from shared.settings import KafkaSettings, StoreSettings
@@ -192,7 +195,7 @@ def test_whatever_is_a_message_is_stored_and_read_back_whole(shared_url, message
         ask(shared_url, "TRUNCATE pairscore.scores, pairscore.counts, pairscore.offsets")
         sink.hold((TOPICS.scores, 0))
         stored = sink.store.store(batch(messages))
-        assert results.outcomes("job", 0, 100) == [first[row] for row in sorted(first)]
+        assert results.page("job", 0, 100).outcomes == [first[row] for row in sorted(first)]
         assert stored.duplicates == len(messages) - len(first)
         status = results.job("job")
         assert (status.done if status else 0) == len(first) == sum(stored.rows.values())
@@ -202,7 +205,7 @@ def test_a_character_that_text_cannot_hold_is_told_in_the_row_and_kept_in_the_me
     odd = score(1, caption="nul \0 here", columns=("\0", "x"))
     with sink_at(url) as sink, results_at(url) as results:
         sink.store.store(batch([score(0), odd, score(2)]))
-        assert results.outcomes("job") == [score(0), odd, score(2)]
+        assert results.page("job").outcomes == [score(0), odd, score(2)]
     found = ask(url, "SELECT caption, columns, original FROM pairscore.scores ORDER BY row")
     assert found[1] == ("nul \ufffd here", ["\ufffd", "x"], odd.encode())
     assert found[0][2] is None, "kept twice for no reason"
@@ -220,7 +223,7 @@ def test_an_outcome_of_a_row_that_has_one_is_counted_and_left_out(url):
         assert status is not None
         assert (status.scored, status.failed) == (2, {Reason.TIMEOUT: 1})
         assert status.models == {"m1": 3}
-        assert [outcome.model for outcome in results.outcomes("job")] == ["m1", "m1", "m1"]
+        assert [outcome.model for outcome in results.page("job").outcomes] == ["m1", "m1", "m1"]
 
 
 def test_sinks_that_store_at_once_count_every_row_once(url):
@@ -256,7 +259,7 @@ def test_a_partition_that_another_sink_went_on_with_is_left_to_it(url):
         # Taken over again, it goes on behind what the other one stored.
         assert slow.store.claim([(TOPICS.scores, 0)], IDS) == {(TOPICS.scores, 0): 2}
     with results_at(url) as results:
-        found = [(outcome.row, outcome.model) for outcome in results.outcomes("job")]
+        found = [(outcome.row, outcome.model) for outcome in results.page("job").outcomes]
         assert found == [(0, "m1"), (1, "m1"), (7, "slow")]
 
 
@@ -282,7 +285,7 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(url):
         given = batch([score(0), score(1)])
         with pytest.raises(StoreFault, match="cannot be used"):
             sink.store.store(given)
-        wait_until(lambda: len(results.outcomes("job")) == 2)
+        wait_until(lambda: len(results.page("job").outcomes) == 2)
         assert sink.store.store(given) == Stored({"": 2}, 0, {})
         assert results.duplicates() == 0
         more = sink.store.store(batch([score(2)], start=2))
@@ -302,9 +305,9 @@ def test_a_commit_that_was_not_done_is_done_again(url):
         given = batch([score(0)])
         with pytest.raises(StoreFault):
             sink.store.store(given)
-        assert results.outcomes("job") == []
+        assert results.page("job").outcomes == []
         assert sink.store.store(given).rows == {"": 1}
-        assert results.outcomes("job") == [score(0)]
+        assert results.page("job").outcomes == [score(0)]
 
 
 def test_what_is_said_of_a_job_only_grows_and_a_closed_one_stays_so(url):
@@ -378,7 +381,7 @@ def test_a_row_that_its_job_has_not_never_completes_it(url):
         assert results.rejected() == 2
         sink.store.store(batch([score(1)], partition=1, start=1))
         assert sink.store.finish_jobs().complete == 1
-        assert [outcome.row for outcome in results.outcomes("job")] == [0, 1]
+        assert [outcome.row for outcome in results.page("job").outcomes] == [0, 1]
     details = ask(url, "SELECT detail, value IS NOT NULL FROM pairscore.rejected ORDER BY id")
     assert details == [
         ("row 7 of job job, which has 2 rows", True),
@@ -417,17 +420,73 @@ def test_offsets_of_a_topic_that_was_made_anew_are_forgotten_aloud(url, caplog):
 def test_outcomes_are_read_page_by_page_in_the_order_of_rows(url):
     with sink_at(url) as sink, results_at(url) as results:
         sink.store.store(batch([score(row) for row in (9, 0, 4, 2, 7)]))
-        assert [outcome.row for outcome in results.outcomes("job", 0, 2)] == [0, 2]
-        assert [outcome.row for outcome in results.outcomes("job", 3, 2)] == [4, 7]
-        assert results.outcomes("job", 10) == []
-        assert results.outcomes("another") == []
+        assert [outcome.row for outcome in results.page("job", 0, 2).outcomes] == [0, 2]
+        assert [outcome.row for outcome in results.page("job", 3, 2).outcomes] == [4, 7]
+        assert results.page("job", 10).outcomes == []
+        assert results.page("another").outcomes == []
+
+
+# As random as text can be, and what packs well: 4 MB of it are some 50 kB in the database.
+@pytest.mark.parametrize(
+    "text",
+    [secrets.token_hex(PAGE_BYTES // 6), "ab" * (PAGE_BYTES // 6)],
+    ids=["random", "packed"],
+)
+@pytest.mark.parametrize("field", ["caption", "columns", "raw", "original"])
+def test_a_page_of_long_rows_ends_early_and_says_that_there_are_more(url, field, text):
+    changes: dict[str, dict[str, Any]] = {
+        "caption": {"caption": text},
+        "columns": {"columns": ("u", text)},
+        "raw": {"raw": text},
+        # With a null character, the message is kept beside what a column can hold of it.
+        "original": {"caption": f"\0{text[: len(text) // 2]}"},
+    }
+    scores = [score(row, **changes[field]) for row in range(7)]
+    scores.append(score(7, columns=(text * 3, text)))
+    with sink_at(url) as sink, results_at(url) as results:
+        sink.store.store(batch(scores))
+        pages = [results.page("job", row) for row in (0, 3, 6, 7)]
+        found = [[each.row for each in page.outcomes] for page in pages]
+        assert found == [[0, 1, 2], [3, 4, 5], [6, 7], [7]]
+        assert all(page.more for page in pages)
+        assert [each for page in pages for each in page.outcomes] == [*scores, scores[7]]
+        assert results.page("job", 8) == Page([], more=False)
+        assert results.page("job", 0, 2) == Page(scores[:2], more=True)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cells=st.lists(st.lists(st.text("ab", max_size=300), max_size=9), min_size=1, max_size=12),
+    limit=st.integers(1, 13),
+)
+def test_page_by_page_it_is_all_of_them(shared_url, cells, limit):
+    scores = [score(row, columns=tuple(each)) for row, each in enumerate(cells)]
+    with (
+        sink_at(shared_url) as sink,
+        results_at(shared_url) as results,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        patched.setattr("shared.results.postgres.results.PAGE_BYTES", 500)
+        ask(shared_url, "TRUNCATE pairscore.scores, pairscore.counts, pairscore.offsets")
+        sink.hold((TOPICS.scores, 0))
+        sink.store.store(batch(scores))
+        found: list[ScoreMessage] = []
+        page = results.page("job", 0, limit)
+        while page.more:
+            assert 0 < len(page.outcomes) <= limit
+            assert sum(len("".join(each.columns)) for each in page.outcomes[:-1]) < 500
+            found += page.outcomes
+            page = results.page("job", found[-1].row + 1, limit)
+        assert found + page.outcomes == scores
 
 
 def test_where_no_sink_has_been_yet_nothing_is_found_and_nothing_is_made(url):
     with closing(open_results(StoreSettings(postgres_url=SecretStr(url)))) as results:
         assert results.jobs() == []
         assert results.job("job") is None
-        assert results.outcomes("job") == []
+        assert results.page("job").outcomes == []
         assert (results.rejected(), results.duplicates()) == (0, 0)
     assert ask(url, "SELECT to_regnamespace('pairscore')") == [(None,)]
 
@@ -447,12 +506,12 @@ def test_readers_go_on_after_the_server_was_restarted():
     with had(local.postgres(native=True)) as server, sink_at(server.url) as sink:
         sink.store.store(batch([score(0)]))
         with results_at(server.url) as results:
-            assert results.outcomes("job") == [score(0)]
+            assert results.page("job").outcomes == [score(0)]
             server.kill()
             with pytest.raises(EnvironmentFault, match=r"PAIRSCORE_POSTGRES_URL.*cannot be used"):
                 results.jobs()
             server.start()
-            assert results.outcomes("job") == [score(0)]
+            assert results.page("job").outcomes == [score(0)]
             with pytest.raises(StoreFault):
                 sink.store.store(batch([score(1)], start=1))
             assert sink.store.store(batch([score(1)], start=1)).rows == {"": 1}
@@ -491,7 +550,7 @@ def test_a_user_without_rights_is_told_and_needs_none_but_to_use_the_tables(url)
         with sink_at(plain) as sink, results_at(plain) as results:
             sink.store.store(batch([score(0)], jobs=[said(published=1, rows=1)]))
             assert sink.store.finish_jobs().complete == 1
-            assert results.outcomes("job") == [score(0)]
+            assert results.page("job").outcomes == [score(0)]
     finally:
         ask(url, f"DROP OWNED BY {role}")
         ask(url, f"DROP ROLE {role}")

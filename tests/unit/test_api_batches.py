@@ -20,7 +20,7 @@ from producer.api.quotas import open_quotas
 from producer.api.service import is_unkeyed, job_name
 from producer.job import OwnJob
 from shared.messages import ScoreMessage, check_job
-from shared.results import JobStatus, make_status
+from shared.results import JobStatus, Page, make_status
 from tests.api_clients import a_client
 from tests.fetching import wait_until
 
@@ -51,8 +51,10 @@ class Store:
             updated_at=NOW,
         )
 
-    def outcomes(self, name: str, start: int, limit: int) -> list[ScoreMessage]:
-        return [outcome(name, row) for row in range(start, limit)]
+    def page(self, name: str, start: int, limit: int) -> Page:
+        # No more than two at a time, as where they are long.
+        rows = range(start, start + min(limit, 2))
+        return Page([outcome(name, row) for row in rows], more=True)
 
 
 class Service:

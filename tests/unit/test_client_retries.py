@@ -69,8 +69,9 @@ def row(number: int, outcome: dict[str, Any] = SCORED) -> dict[str, Any]:
     return given | outcome
 
 
-def page(*rows: int, complete: bool) -> Answer:
-    return answer({"job": "j", "complete": complete, "outcomes": [row(each) for each in rows]})
+def page(*rows: int, complete: bool, next_: str | None = None) -> Answer:
+    content = {"job": "j", "complete": complete, "outcomes": [row(each) for each in rows]}
+    return answer(content if next_ is None else {**content, "next": next_})
 
 
 @contextmanager
@@ -258,6 +259,32 @@ def test_pending_outcomes_are_asked_for_until_they_are_there() -> None:
     assert [asked.path for asked in script.asked[1:]] == ["/v1/jobs/j/scores?start=7&limit=2"] * 3
 
 
+def test_pending_outcomes_that_are_long_come_in_several_pages() -> None:
+    href = "/v1/jobs/j/scores?start=7&end=9&limit=2"
+    more = "/v1/jobs/j/scores?start=8&end=9&limit=2"
+    waits = {"status": "pending"}
+    first = {
+        "outcomes": [waits, waits],
+        "pending": {"count": 2, "job": "j", "start": 7, "href": href},
+    }
+    script_of = (answer(first), page(7, complete=False, next_=more), page(8, complete=False))
+    with client_of(*script_of) as (client, script):
+        assert client.score([PAIRS[0], PAIRS[0]]) == [SCORE, SCORE]
+    assert [asked.path for asked in script.asked[1:]] == [href, more]
+
+
+def test_rows_of_other_requests_are_not_gone_after() -> None:
+    href = "/v1/jobs/j/scores?start=7&limit=1"
+    first = {
+        "outcomes": [{"status": "pending"}],
+        "pending": {"count": 1, "job": "j", "start": 7, "href": href},
+    }
+    stranger = page(8, complete=False, next_="/v1/jobs/j/scores?start=9&limit=1")
+    with client_of(answer(first), stranger, page(7, complete=False)) as (client, script):
+        assert client.score(PAIRS[:1]) == [SCORE]
+    assert [asked.path for asked in script.asked[1:]] == [href] * 2
+
+
 def test_pending_outcomes_can_be_left() -> None:
     first = {
         "outcomes": [SCORED, {"status": "pending"}],
@@ -307,6 +334,16 @@ def test_follow_gives_rows_in_order_and_waits_for_those_that_are_missing() -> No
         "2&limit=1",
         "3&limit=1000",
     ]
+
+
+def test_a_page_with_a_next_one_is_not_the_last_however_short() -> None:
+    script = (page(0, 1, complete=True, next_="/n"), page(2, complete=True))
+    for follow in (True, False):
+        with client_of(*script) as (client, asked):
+            found = [each.row for each in client.job("j").scores(follow=follow)]
+        assert found == [0, 1, 2]
+        starts = [each.path.partition("start=")[2] for each in asked.asked]
+        assert starts == ["0&limit=1000", "2&limit=1000"]
 
 
 def test_scores_gives_what_is_there() -> None:

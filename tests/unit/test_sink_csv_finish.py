@@ -122,7 +122,7 @@ def test_rows_leave_the_spool_when_their_result_is_there(tmp_path, monkeypatch):
     with spool_in(results) as spool:
         assert spool.bytes_on_disk < full / 2
     kept = FolderResults(results)
-    assert len(kept.outcomes("waits")) == 10
+    assert len(kept.page("waits").outcomes) == 10
     status = kept.job("done")
     assert status is not None
     assert (status.done, status.result) == (3_000, str(results / "done" / jobs[0].output_name))

@@ -82,7 +82,7 @@ def test_counters_are_those_of_the_first_outcome_of_each_row(tmp_path_factory, b
     kept = FolderResults(results)
     assert kept.duplicates() == duplicates
     assert kept.rejected() == sum(job == "a" and row >= rows for job, row in first)
-    assert kept.outcomes("a") == [of_a[row] for row in sorted(of_a)]
+    assert kept.page("a").outcomes == [of_a[row] for row in sorted(of_a)]
     status = kept.job("a")
     assert status is not None
     errors = [message.error for message in of_a.values()]
@@ -104,7 +104,7 @@ def test_offsets_are_stored_with_the_rows_or_not_at_all(tmp_path):
         assert spool.offsets() == {(TOPICS.scores, 1): 8}
     with spool_in(tmp_path) as spool:
         assert spool.offsets() == {(TOPICS.scores, 1): 8}
-    assert [outcome.row for outcome in FolderResults(tmp_path).outcomes("a")] == [0]
+    assert [outcome.row for outcome in FolderResults(tmp_path).page("a").outcomes] == [0]
 
 
 def test_published_rows_only_grow_and_a_closed_job_stays_closed(tmp_path):
@@ -238,7 +238,7 @@ def test_a_spool_of_another_version_is_left_alone(tmp_path):
 
 def test_a_folder_that_no_sink_has_seen_has_no_jobs(tmp_path):
     kept = FolderResults(tmp_path / "none")
-    assert (kept.jobs(), kept.job("a"), kept.outcomes("a")) == ([], None, [])
+    assert (kept.jobs(), kept.job("a"), kept.page("a").outcomes) == ([], None, [])
     assert (kept.rejected(), kept.duplicates()) == (0, 0)
 
 

@@ -6,7 +6,7 @@ https://cloud.google.com/bigquery/docs/remote-functions
 import math
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from pairscore.errors import EnvironmentFault
 from producer.api.access import OF_ALL, Served, Who
+from producer.api.aside import LETS_BY
 from producer.api.batch import Batch, Sender
 from producer.api.engines import (
     FAILED,
@@ -30,6 +31,7 @@ from producer.api.engines import (
 from producer.api.errors import id_of
 from producer.api.openapi import body_of
 from producer.api.problems import RETRY_AFTER, Kind, ProblemError, unavailable
+from producer.api.service import Service
 
 MOST_SECONDS: Final = 55.0
 """That a request waits, at most: gateways often allow a minute."""
@@ -64,7 +66,9 @@ class BigQueryRequest(BaseModel):
         default_factory=dict,
         description=f"`timeout`: seconds to wait, {MOST_SECONDS:.0f} at most, which is the default",
     )
-    calls: list[tuple[Text, Text]] = Field(description="(url, caption), either may be null")
+    calls: list[Annotated[tuple[Text, Text], LETS_BY]] = Field(
+        description="(url, caption), either may be null"
+    )
 
 
 class BigQueryReplies(BaseModel):
@@ -136,18 +140,13 @@ async def bigquery(service: Served, client: Who, request: Request, response: Res
     A failure of a pair is a reply. 503 says that the batch is not ready yet: sent again with its
     `requestId`, as BigQuery does, it goes on and is not scored anew.
     """
-    body = parse(
-        BigQueryRequest,
-        await request.body(),
-        rows="calls",
-        row="call",
-        cells=("url", "caption"),
-    )
-    pairs = texts(service, body.calls, row="call", limited_by="max_batching_rows")
+    raw = await request.body()
+    body, pairs = await service.aside.run(len(raw), lambda: _read(service, raw))
     seconds = _seconds(body.userDefinedContext.get(_TIMEOUT))
     if not pairs:
         return JSONResponse({"replies": []})
-    batch = Batch.of(Sender("bigquery", body.requestId, client), pairs, told=body.caller)
+    sender = Sender("bigquery", body.requestId, client)
+    batch = await service.aside.run(len(raw), lambda: Batch.of(sender, pairs, told=body.caller))
     found = await batches_of(request).send(batch, seconds, response)
     if found is None:
         raise ProblemError(
@@ -157,6 +156,11 @@ async def bigquery(service: Served, client: Who, request: Request, response: Res
         )
     replies = [fields(each) for each in found.outcomes]
     return JSONResponse({"replies": replies}, headers=dict(response.headers))
+
+
+def _read(service: Service, raw: bytes) -> tuple[BigQueryRequest, tuple[tuple[str, str], ...]]:
+    body = parse(BigQueryRequest, raw, rows="calls", row="call", cells=("url", "caption"))
+    return body, texts(service, body.calls, row="call", limited_by="max_batching_rows")
 
 
 def _seconds(said: str | None) -> float:

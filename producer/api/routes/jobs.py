@@ -27,7 +27,7 @@ from producer.api.problems import Kind, ProblemError, documented
 from producer.api.schemas import JobOut, JobsOut, PageOut, job_out, links_of, row_fields
 from producer.api.server import STREAMED, media_type
 from producer.api.service import Service
-from producer.api.streams import PAGE_ROWS, Part, csv, events, ndjson, outcomes_of
+from producer.api.streams import PAGE_ROWS, Part, csv, events, ndjson, read_part
 from producer.api.uploads import CsvOptions
 from shared.messages import MAX_ROWS, JobMessage
 
@@ -199,7 +199,9 @@ async def get_scores(
     limit: Annotated[
         int | None,
         Query(
-            ge=1, description="most rows; a page of JSON has 1,000, and 10,000 at most; else all"
+            ge=1,
+            description="most rows; a page of JSON has 1,000, 10,000 at most, and fewer where they "
+            "are long; else all",
         ),
     ] = None,
     format: Annotated[  # noqa: A002
@@ -208,7 +210,7 @@ async def get_scores(
 ) -> Response:
     """The outcomes of a job so far, by row.
 
-    JSON comes in pages; NDJSON and CSV as one stream.
+    JSON comes in pages, of which one without `next` is the last; NDJSON and CSV as one stream.
     """
     await charge(service, client, response, requests=1, rows=0)
     message = _found(service, job, client)
@@ -216,22 +218,23 @@ async def get_scores(
     status = await service.read(service.jobs.status, message)
     complete = status.state == "complete"
     if wanted == "json":
-        page = Part(start, end).page(min(limit or PAGE_ROWS, _MOST_PAGE_ROWS))
-        found = await service.read(outcomes_of, service, job, page)
+        asked = Part(start, end).page(min(limit or PAGE_ROWS, _MOST_PAGE_ROWS))
+        page = await service.read(read_part, service, job, asked)
+        found = page.outcomes
         content: dict[str, Any] = {
             "job": job,
             "complete": complete,
             "outcomes": [row_fields(each) for each in found],
         }
         last = min(end or MAX_ROWS, status.rows if complete and status.rows else MAX_ROWS)
-        if found and len(found) == page.limit and found[-1].row + 1 < last:
+        if page.more and found[-1].row + 1 < last:
             until = "" if end is None else f"&end={end}"
             next_ = f"?start={found[-1].row + 1}{until}&limit={limit or PAGE_ROWS}"
             content["next"] = links_of(job).scores + next_
         return JSONResponse(content, headers=dict(response.headers))
     # Asked for once now, so that what cannot be read is said with a status.
     part = Part(start, end, limit)
-    await service.read(outcomes_of, service, job, part.page(1))
+    await service.read(read_part, service, job, part.page(1))
     headers = {**response.headers, "X-Job-State": status.state}
     if wanted == "ndjson":
         lines = ndjson(service, job, part)

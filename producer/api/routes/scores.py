@@ -47,13 +47,9 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
     await charge(service, client, response, requests=1, rows=0)
     if media_type(request.headers.get("content-type", "")) != JSON:
         raise ProblemError(Kind.MEDIA_TYPE, f"send {JSON}", headers={"Connection": "close"})
-    try:
-        body = ScoresRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise invalid_json(error) from None
+    raw = await request.body()
     limit = service.settings.kafka.max_message_bytes
-    for row, pair in enumerate(body.pairs):
-        check_size(pair.url, pair.caption, row, limit)
+    body = await service.aside.run(len(raw), lambda: _read(raw, limit))
     pairs = [(pair.url, pair.caption) for pair in body.pairs]
     async with charged(service, client, response, requests=0, rows=len(pairs)):
         awaited = await service.score(pairs, name_of(client), body.timeout)
@@ -70,6 +66,17 @@ async def scores(service: Served, request: Request, client: Who, response: Respo
             href=_rows(awaited.job, awaited.first, len(pairs)),
         ).model_dump()
     return JSONResponse(content, headers=dict(response.headers))
+
+
+def _read(raw: bytes, limit: int) -> ScoresRequest:
+    """A request whose pairs each fit into a message of `limit` bytes."""
+    try:
+        body = ScoresRequest.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid_json(error) from None
+    for row, pair in enumerate(body.pairs):
+        check_size(pair.url, pair.caption, row, limit)
+    return body
 
 
 def _rows(job: str, first: int, count: int) -> str:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from producer.api.access import OF_ALL, Served, Who
+from producer.api.aside import LETS_BY
 from producer.api.batch import Batch, Sender
 from producer.api.batches import Scored
 from producer.api.engines import (
@@ -27,6 +28,7 @@ from producer.api.engines import (
 )
 from producer.api.openapi import body_of
 from producer.api.problems import Kind, documented
+from producer.api.service import Service
 
 MOST_SECONDS: Final = 20.0
 """That a request waits before it is answered with 202: API gateways allow less than 30."""
@@ -48,7 +50,7 @@ class SnowflakeRequest(BaseModel):
         },
     )
 
-    data: list[tuple[int, Text, Text]] = Field(
+    data: list[Annotated[tuple[int, Text, Text], LETS_BY]] = Field(
         description="(row number, url, caption), the last two may be null"
     )
 
@@ -140,17 +142,12 @@ async def post_snowflake(
     encoding = request.headers.get("content-encoding", "").strip().lower()
     limit = service.settings.api.json_bytes
     body = await asyncio.to_thread(unpack, await request.body(), encoding, limit)
-    data = parse(
-        SnowflakeRequest, body, rows="data", row="row", cells=("row number", "url", "caption")
-    ).data
-    cells = [(url, caption) for _, url, caption in data]
-    pairs = texts(service, cells, row="row", limited_by="MAX_BATCH_ROWS")
+    numbers, pairs = await service.aside.run(len(body), lambda: _read(service, body))
     if not pairs:
         return JSONResponse({"data": []})
-    numbers = tuple(number for number, _, _ in data)
     plain = numbers == tuple(range(len(numbers)))
-    sender = Sender(_ENGINE, batch_id, client)
-    batch = Batch.of(sender, pairs, numbers=None if plain else numbers)
+    sender, others = Sender(_ENGINE, batch_id, client), None if plain else numbers
+    batch = await service.aside.run(len(body), lambda: Batch.of(sender, pairs, numbers=others))
     found = await batches_of(request).send(batch, min(seconds, MOST_SECONDS), response)
     return _answer(found, dict(response.headers))
 
@@ -168,6 +165,16 @@ async def get_snowflake(
     sender = Sender(_ENGINE, batch_id, client)
     found = await batches_of(request).poll(sender, min(seconds, MOST_SECONDS))
     return _answer(found, {})
+
+
+def _read(service: Service, body: bytes) -> tuple[tuple[int, ...], tuple[tuple[str, str], ...]]:
+    """The numbers and the pairs of a batch's rows."""
+    data = parse(
+        SnowflakeRequest, body, rows="data", row="row", cells=("row number", "url", "caption")
+    ).data
+    cells = [(url, caption) for _, url, caption in data]
+    pairs = texts(service, cells, row="row", limited_by="MAX_BATCH_ROWS")
+    return tuple(number for number, _, _ in data), pairs
 
 
 def _answer(found: Scored | None, headers: dict[str, str]) -> Response:

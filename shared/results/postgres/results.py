@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from pairscore.errors import EnvironmentFault
 from pairscore.pair import Reason
 from shared.messages import ScoreMessage
+from shared.results.page import PAGE_BYTES, Page
 from shared.results.postgres.connection import Address, Connection
 from shared.results.postgres.schema import version
 from shared.results.status import JobStatus, State, make_status
@@ -52,10 +53,27 @@ _FIELDS: Final = (
     "attempts",
     "scored_at",
 )
-_OUTCOMES: Final[LiteralString] = """
+
+# How long a text is, is known without unpacking it; `columns` is unpacked for that, of those rows
+# only that the page may come to: of which it is not too long even as they are packed.
+_PAGE: Final[LiteralString] = """
 SELECT original, job, row, url, caption, columns, raw, similarity, cosine, error, error_detail,
-       caption_truncated, image_sha256, model, attempts, scored_at
-FROM pairscore.scores WHERE job = %s AND row >= %s ORDER BY row LIMIT %s
+       caption_truncated, image_sha256, model, attempts, scored_at, total
+FROM (
+    SELECT *, sum(size) OVER (ORDER BY row ROWS UNBOUNDED PRECEDING) AS total
+    FROM (
+        SELECT *, texts + greatest(packed, octet_length(array_to_string(columns, ''))) AS size
+        FROM (
+            SELECT *, sum(texts + packed) OVER (ORDER BY row ROWS UNBOUNDED PRECEDING) AS least
+            FROM (
+                SELECT *, pg_column_size(columns) AS packed,
+                       octet_length(url) + octet_length(caption) + coalesce(octet_length(raw), 0)
+                       + coalesce(octet_length(original), 0) AS texts
+                FROM pairscore.scores WHERE job = %s AND row >= %s ORDER BY row LIMIT %s
+            ) AS asked
+        ) AS packed WHERE least - texts - packed < %s
+    ) AS measured
+) AS page WHERE total - size < %s ORDER BY row
 """
 
 
@@ -95,9 +113,11 @@ class PostgresResults:
         found = self._ask(_JOBS + "WHERE job = %s", name)
         return _status(found[0]) if found else None
 
-    def outcomes(self, job: str, start: int = 0, limit: int = 1000) -> list[ScoreMessage]:
-        """At most `limit` outcomes of a job, by row, from row `start` on."""
-        return [_message(fields) for fields in self._ask(_OUTCOMES, job, start, limit)]
+    def page(self, job: str, start: int = 0, limit: int = 1000) -> Page:
+        """At most `limit` outcomes of a job, by row, from row `start` on, and of so much text."""
+        found = self._ask(_PAGE, job, start, limit, PAGE_BYTES, PAGE_BYTES)
+        more = len(found) == limit or (len(found) > 0 and found[-1][-1] >= PAGE_BYTES)
+        return Page([_message(fields[:-1]) for fields in found], more=more)
 
     def rejected(self) -> int:
         """How many records were no messages of ours."""
