@@ -1,10 +1,15 @@
 """What the API takes and gives, as it is documented."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, JsonValue
-from pydantic_core.core_schema import no_info_after_validator_function
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import (
+    no_info_after_validator_function,
+    plain_serializer_function_ser_schema,
+)
 
 from pairscore.pair import Reason
 from shared.messages import ScoreMessage
@@ -95,12 +100,22 @@ def _texts(pair: PairIn) -> tuple[str, str]:
     return pair.url, pair.caption
 
 
+def _fields(texts: tuple[str, str]) -> dict[str, str]:
+    url, caption = texts
+    return {"url": url, "caption": caption}
+
+
+def _as_texts(_: object, schema_of: Callable[[type[PairIn]], CoreSchema]) -> CoreSchema:
+    return no_info_after_validator_function(
+        _texts,
+        schema_of(PairIn),
+        serialization=plain_serializer_function_ser_schema(_fields),
+    )
+
+
 # Of any number of them: the garbage collector looks at models again and again, at pairs of texts
 # once. That Python is called for each lets others have the interpreter, as `LETS_BY` does.
-_Texts: TypeAlias = Annotated[
-    tuple[str, str],
-    GetPydanticSchema(lambda _, of: no_info_after_validator_function(_texts, of(PairIn))),
-]
+_Texts: TypeAlias = Annotated[tuple[str, str], GetPydanticSchema(_as_texts)]
 
 
 class JobRequest(BaseModel):
