@@ -85,6 +85,8 @@ class Transactions:
         self._broken: KafkaError | None = None
         self.size = 0
         """Bytes in the open transaction."""
+        self.in_doubt = False
+        """Whether Kafka was asked to commit the open one: it may be committed without a word."""
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +107,7 @@ class Transactions:
     def begin(self) -> None:
         """Begin one; there is none open."""
         self._broken = None
+        self.in_doubt = False
         self._begun = self._pulse.clock()
         try:
             self._producer.begin_transaction()
@@ -133,6 +136,9 @@ class Transactions:
         while True:
             try:
                 self._check_whole()
+                # First all of it is to be there: until then nothing can have been committed.
+                self._call(self._flush, deadline, self._renewal)
+                self.in_doubt = True
                 self._call(self._producer.commit_transaction, deadline, self._renewal)
                 break
             except KafkaException as error:
@@ -142,7 +148,7 @@ class Transactions:
                 self.begin()
                 for record in self._records:
                     self._produce(*record)
-        self._open = False
+        self._open = self.in_doubt = False
         self._records.clear()
         self.size = 0
         self._ended("committed")
@@ -182,6 +188,11 @@ class Transactions:
             except KafkaException as error:
                 self._broken = error.args[0]
                 return
+
+    def _flush(self, seconds: float) -> None:
+        if self._producer.flush(seconds):
+            why = "records are not acknowledged"
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, why, retriable=True))
 
     def _check_whole(self) -> None:
         if self._broken is not None:

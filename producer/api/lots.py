@@ -305,15 +305,7 @@ class LotPublisher:
         ]
         _add_jobs(transactions, self._topics.jobs, said)
         self._doubt = (placed, said)
-        why = "it is not known to be committed"
-        try:
-            transactions.commit(lambda: self._settled(said))
-            why = ""
-        finally:
-            for span in spans:
-                if span is not None:
-                    span.end(why)
-        self._doubt = None
+        self._commit(transactions, said, spans)
         by_name = {job.job: job for job in said}
         self._jobs = {
             client: by_name.get(job.job, job)
@@ -324,6 +316,21 @@ class LotPublisher:
             self._published(job, counts.get(job.job, 0))
         for lot, name, first in placed:
             lot.settle(Placed(by_name[name], first))
+
+    def _commit(
+        self, transactions: Transactions, said: Sequence[OwnJob], spans: Sequence[Span | None]
+    ) -> None:
+        """Commit what was added, and know whether there is any doubt about it."""
+        why = "it is not known to be committed"
+        try:
+            transactions.commit(lambda: self._settled(said))
+            why = ""
+        finally:
+            if not transactions.in_doubt:
+                self._doubt = None
+            for span in spans:
+                if span is not None:
+                    span.end(why)
 
     def _add_rows(
         self, transactions: Transactions, lot: Lot, job: str, first: int, now: datetime

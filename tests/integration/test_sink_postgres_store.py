@@ -455,7 +455,7 @@ def test_a_page_of_long_rows_ends_early_and_says_that_there_are_more(url, field,
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     cells=st.lists(st.lists(st.text("ab", max_size=300), max_size=9), min_size=1, max_size=12),

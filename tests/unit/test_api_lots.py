@@ -63,6 +63,7 @@ class Transactions:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._open: list[tuple[str, bytes, bytes]] = []
+        self.in_doubt = False
 
     def start(self) -> None:
         if self._kafka.away:
@@ -84,6 +85,7 @@ class Transactions:
             self._kafka.records += self._open
         if ending == "taken over":
             raise TakenOver
+        self.in_doubt = ending not in {"committed", "not acknowledged"}
         if ending != "committed":
             raise EnvironmentFault("Kafka does not answer")
 
@@ -197,6 +199,18 @@ def test_commit_that_nobody_knows_of_at_the_end_is_said_to_be_in_doubt(kafka):
         kafka.gate.set()
         wait_until(lambda: publisher.fault is not None)
     assert isinstance(told.results[0], InDoubt)
+
+
+def test_what_kafka_did_not_acknowledge_is_refused_at_once(kafka):
+    with publishing(kafka) as (publisher, _):
+        held(kafka, publisher, "not acknowledged")
+        told = put(publisher, 2)
+        kafka.away = True
+        kafka.gate.set()
+        wait_until(lambda: bool(told.results))
+        [refused] = told.results
+        assert isinstance(refused, EnvironmentFault)
+        assert not isinstance(refused, InDoubt)
 
 
 def test_commit_that_did_not_come_about_is_refused(kafka):
