@@ -129,7 +129,7 @@ def test_clients_see_their_own_jobs_alone(fleet, tmp_path):
 def test_quotas_are_kept_and_told(fleet, tmp_path):
     keys = tmp_path / "keys.json"
     few = bearer(add_key(keys, wanted("few", rows_per_day=10)))
-    slow = bearer(add_key(keys, wanted("slow", requests_per_second=1.0)))
+    slow = bearer(add_key(keys, wanted("slow", requests_per_second=0.01)))
     with (
         working(fleet, Told()),
         serving_api(fleet.settings, tmp_path, api={"keys": str(keys)}) as api,
