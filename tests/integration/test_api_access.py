@@ -302,7 +302,7 @@ def interrupted(own_kafka, tmp_path, monkeypatch):
     keys = tmp_path / "keys.json"
     alice = bearer(add_key(keys, wanted("alice", rows_per_day=1_000)))
     lines = b"".join(json.dumps(pair).encode() + b"\n" for pair in body(ROWS)["pairs"])
-    options = ProducerOptions(transaction_rows=20, limit_rate=60)
+    options = ProducerOptions(transaction_rows=20, limit_rate=25)
 
     def send(api: Api, **headers: str) -> requests.Response:
         return requests.post(
