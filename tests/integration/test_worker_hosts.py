@@ -126,7 +126,7 @@ def test_rows_of_a_host_that_is_gone_end_as_failures_soon(kafka, topic_prefix, s
     urls = [f"http://127.0.0.8:{port}/{n}.jpg" for n in range(40)]
     with Scorer(as_in_a_worker(settings), model=model) as scorer, working(fleet, scorer):
         publish(fleet, urls)
-        wait_until(lambda: fleet.rows() == list(range(40)), within=WITHIN)
+        wait_until(lambda: fleet.rows() == list(range(40)), within=2 * WITHIN)
     scores = fleet.scores()
     assert {score.error for score in scores} == {Reason.CONNECT_ERROR}
     # All have been through three tiers; how often each was asked, where it was of any use.

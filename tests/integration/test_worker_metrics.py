@@ -141,6 +141,7 @@ def test_what_a_worker_can_do_is_measured_while_it_has_enough_to_do(fleet):
             for future in scorer.kept[done:due]:
                 future.set_result(SCORE)
                 done += 1
+        rate = 1_000 / (time.monotonic() - began)  # what a busy machine lets it have
         wait_until(tells(port, lambda now: now["unconfirmed"] == 0), within=WITHIN)
         found = said_by_worker(port)
     measured = found["busy_rows_total"] / found["busy_seconds_total"]
