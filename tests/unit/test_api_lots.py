@@ -148,6 +148,15 @@ def put(publisher: LotPublisher, count: int, job: OwnJob | None = None) -> Settl
     return settled
 
 
+def put_and_lose(kafka: Kafka, publisher: LotPublisher, ending: str) -> Settled:
+    """Put a lot whose transaction ends so, after which Kafka is away."""
+    held(kafka, publisher, ending)
+    told = put(publisher, 2)
+    kafka.away = True
+    kafka.gate.set()
+    return told
+
+
 def a_job(name: str) -> OwnJob:
     return OwnJob(
         job=name, source=API, rows_published=0, state=JobState.OPEN, created_at=datetime.now(UTC)
@@ -193,20 +202,14 @@ def test_commit_that_came_about_without_a_word_is_told_when_it_is_known(kafka):
 
 def test_commit_that_nobody_knows_of_at_the_end_is_said_to_be_in_doubt(kafka):
     with publishing(kafka) as (publisher, _):
-        held(kafka, publisher, "committed without a word")
-        told = put(publisher, 2)
-        kafka.away = True
-        kafka.gate.set()
+        told = put_and_lose(kafka, publisher, "committed without a word")
         wait_until(lambda: publisher.fault is not None)
     assert isinstance(told.results[0], InDoubt)
 
 
 def test_what_kafka_did_not_acknowledge_is_refused_at_once(kafka):
     with publishing(kafka) as (publisher, _):
-        held(kafka, publisher, "not acknowledged")
-        told = put(publisher, 2)
-        kafka.away = True
-        kafka.gate.set()
+        told = put_and_lose(kafka, publisher, "not acknowledged")
         wait_until(lambda: bool(told.results))
         [refused] = told.results
         assert isinstance(refused, EnvironmentFault)
